@@ -175,7 +175,7 @@ BREAKER = _record(
 
 WINDOW_ENTRY = _record("until_ns", "value")
 
-COUNTERS = _record("sequence", "time_ns", "resting_orders", "free_head", "cash_deposited")
+COUNTERS = _record("sequence", "resting_orders", "free_head", "cash_deposited")
 
 NO_BID = 0
 NO_SLOT = 0

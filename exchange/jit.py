@@ -1,0 +1,60 @@
+"""How this project compiles: one decorator for kernels, one for their inlined helpers, and where the cache lives.
+
+Owns every private or fragile corner of numba that we rely on. Nothing else in the project names `_nrt`.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+_numba_config: Any = numba.config
+
+
+def _cache_directory() -> str:
+    """A folder named by a hash of this package's sources.
+
+    numba's own cache watches only the file of the cached function, so that a change in a helper of another module
+    would go on running the old code. With the hash in the folder's name, any change compiles anew.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for source in sorted(package.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    mode = "-boundscheck" if _numba_config.BOUNDSCHECK else ""
+    name = f"kernels-{digest.hexdigest()}{mode}"
+    beside = package / "__pycache__" / name
+    if os.access(package, os.W_OK):
+        return str(beside)
+    return str(Path(tempfile.gettempdir()) / f"aar-{os.getuid()}" / name)
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    _numba_config.CACHE_DIR = _cache_directory()
+
+JIT = not _numba_config.DISABLE_JIT
+
+_OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "cache": True}
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function that Python calls. It holds no interpreter lock, allocates nothing and raises nothing.
+
+    Without numba's run-time reference counts (`_nrt=False`): they cost four times the book itself.
+    """
+    return numba.njit(nogil=True, **_OPTIONS)(function)
+
+
+def helper(function: Callable) -> Callable:
+    """Compile a function that only kernels call; it is inlined, because passing the state by value costs more."""
+    return numba.njit(inline="always", **_OPTIONS)(function)
+
+
+def routine(function: Callable) -> Callable:
+    """Compile a function that only kernels call and that is too large, or called from too many places, to inline."""
+    return numba.njit(**_OPTIONS)(function)
