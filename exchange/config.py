@@ -32,7 +32,9 @@ class BreakerConfig(Config):
     def _armed_triggers_have_a_window(self) -> "BreakerConfig":
         for threshold, window in (("price_move_bps", "price_window_ns"), ("sell_volume_lots", "sell_window_ns")):
             if getattr(self, threshold) and not getattr(self, window):
-                raise ValueError(f"{threshold} is set but {window} is 0, so it could never trip: give it a window")
+                raise ValueError(
+                    f"{threshold} is set but {window} is 0, so it could see one match at most: give it a window"
+                )
         return self
 
     @property

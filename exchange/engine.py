@@ -186,9 +186,10 @@ def _place(state, command, events, count):
                 break
         slot = state.levels[instrument][price]["head"]
         maker = state.orders[slot]
-        quantity = min(leaves, maker["leaves_lots"])
+        wanted = min(leaves, maker["leaves_lots"])
+        quantity = wanted
         if order_type == _MARKET and side == _BUY:
-            quantity = min(quantity, accounts.free_cash(state, account) // (price * top["multiplier"]))
+            quantity = min(wanted, accounts.free_cash(state, account) // (price * top["multiplier"]))
             if quantity == 0:
                 ended = _CASH_EXHAUSTED
                 break
@@ -233,6 +234,10 @@ def _place(state, command, events, count):
         count += 1
         if maker["leaves_lots"] == 0:
             book.remove(state, slot)
+        if quantity < wanted:
+            # Stop here: against an ask of its own account each fill would give the cash back, lot by lot, without end.
+            ended = _CASH_EXHAUSTED
+            break
 
     if leaves > 0:
         if rests:

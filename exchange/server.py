@@ -4,6 +4,7 @@ One JSON object (VenueConfig) comes on standard input, which its parent then hol
 On standard output it says one JSON line when it is ready and one when it has stopped. Owns no rule of the market.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -142,7 +143,8 @@ class Venue:
     def close(self) -> dict[str, object]:
         """Write out what was measured, close everything, and say how it ended."""
         status = self.loop.status[0]
-        np.save(self.config.directory / TIMINGS_FILE, self.loop.timings[: int(status["timings"])])
+        with contextlib.suppress(OSError):  # a full disk: the timings are measurements, the journal is the truth
+            np.save(self.config.directory / TIMINGS_FILE, self.loop.timings[: int(status["timings"])])
         os.fsync(self.descriptor)
         os.close(self.descriptor)
         self.context.destroy(linger=200)

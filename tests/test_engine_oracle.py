@@ -1,0 +1,103 @@
+"""The engine against the oracle, over random sessions: every event, field by field, then the state, then invariants.
+
+What is compared and how a difference is printed is in `tests.comparison`; `scripts/fuzz.py` does the same for longer.
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig
+from exchange.engine import Engine
+from exchange.types import COMMAND, EventKind, Reason, Trigger
+from tests.comparison import Report, apply_in_batches, compare, random_case
+from tests.oracle import Oracle
+from tests.scenario_parts import Exchange, Scenario
+from tests.scenarios import SCENARIOS
+from tests.workload import random_commands
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = range(120)
+COMMANDS = 600
+
+compare_once = cache(compare)
+"""The coverage test asks about the sessions that were just compared; they need not run again."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_engine_gives_the_events_and_the_state_of_the_oracle(seed: int) -> None:
+    report = compare_once(seed, COMMANDS)
+    assert not report.difference, "\n" + report.difference
+
+
+def test_sessions_contain_all_that_can_happen() -> None:
+    reports: list[Report] = [compare_once(seed, COMMANDS) for seed in SEEDS]
+    kinds = {kind for report in reports for kind in report.kinds}
+    reasons = {reason for report in reports for reason in report.reasons}
+    triggers = {trigger for report in reports for trigger in report.triggers}
+    # The venue gives these two; what it gives them for never becomes a command.
+    assert reasons == set(Reason) - {Reason.MALFORMED, Reason.NOT_AN_OPERATOR}
+    assert kinds == set(EventKind)
+    assert triggers == set(Trigger)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_engine_gives_the_events_worked_out_by_hand(scenario: Scenario) -> None:
+    commands = scenario.all_commands()
+    records = np.array([tuple(command) for command in commands], COMMAND)
+    engine = Engine(_engine_config(scenario.exchange))
+    events = [event for event in apply_in_batches(engine, records) if event[0] >= 10]
+    assert events == list(scenario.expected)
+    oracle = Oracle(scenario.exchange)
+    for command in commands:
+        oracle.apply(command)
+    assert engine.state_hash() == oracle.state_hash()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_batches_of_any_size_give_the_same_events_and_state(seed: int) -> None:
+    config, mix = random_case(seed)
+    commands = random_commands(seed, COMMANDS, config, mix)
+    rng = np.random.Generator(np.random.PCG64([seed, 2]))
+    sizes = {"at once": [], "one by one": [1] * COMMANDS, "at random": rng.integers(0, 40, size=20).tolist()}
+    results = {}
+    for name, each in sizes.items():
+        engine = Engine(config)
+        results[name] = (apply_in_batches(engine, commands, each), engine.state_hash())
+    assert results["one by one"] == results["at once"], f"seed {seed}"
+    assert results["at random"] == results["at once"], f"seed {seed}, sizes {sizes['at random']}"
+
+
+def test_engine_agrees_without_the_compiler() -> None:
+    _fuzz_in_a_process(commands=3_000, NUMBA_DISABLE_JIT="1")
+
+
+def test_engine_stays_within_its_arrays(tmp_path: Path) -> None:
+    # What is compiled with checks must not be found by those who want none.
+    _fuzz_in_a_process(commands=20_000, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def _fuzz_in_a_process(commands: int, **environment: str) -> None:
+    command = [sys.executable, "scripts/fuzz.py", "--commands", str(commands), "--run", "600", "--seed", "1000"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{environment}\n{done.stdout}\n{done.stderr}"
+
+
+def _engine_config(exchange: Exchange) -> EngineConfig:
+    instruments = tuple(
+        InstrumentConfig(
+            price_levels=market.price_levels,
+            multiplier=market.multiplier,
+            max_quantity_lots=market.max_quantity_lots,
+            breaker=BreakerConfig(**market.breaker._asdict()),
+        )
+        for market in exchange.instruments
+    )
+    return EngineConfig(instruments=instruments, accounts=exchange.accounts, max_orders=exchange.max_orders)
