@@ -12,7 +12,6 @@ from typing import Any
 
 import numba
 
-
 _numba_config: Any = numba.config
 
 

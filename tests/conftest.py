@@ -1,13 +1,14 @@
 """What tests share: where the data is, a place for runs, and the check that nothing of a run is left behind."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from cluster.guard import RUN_ID_VARIABLE
+from tests.processes import marked_pids, wait_until
 
 # No deadline: the first example may compile a kernel. No database: tests leave nothing behind.
 settings.register_profile("aar", deadline=None, database=None, print_blob=True)
@@ -25,22 +26,10 @@ def data() -> Path:
     return folder
 
 
-def _processes_of_runs() -> dict[int, str]:
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            if any(entry.startswith(f"{RUN_ID_VARIABLE}=".encode()) for entry in environment):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
-        except OSError:
-            continue
-    return found
-
-
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """After the test no process of any run lives that did not live before."""
-    before = _processes_of_runs()
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After the test no process lives that it started, however indirectly: all of them inherit its mark."""
+    mark = f"AAR_TEST={secrets.token_hex(8)}"
+    monkeypatch.setenv(*mark.split("=", 1))
     yield
-    left = {pid: name for pid, name in _processes_of_runs().items() if pid not in before}
-    assert not left, f"left running: {left}"
+    wait_until(lambda: not marked_pids(mark), "gone, all that the test started")

@@ -9,6 +9,7 @@ from exchange import bits
 
 words = st.integers(-(2**63), 2**63 - 1).map(np.int64)
 
+
 @numba.njit
 def compiled_with_bit(word, bit):
     return bits.with_bit(word, bit)

@@ -102,7 +102,7 @@ def _zip_faults(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         _fail(str(path), "there is no such file; give the .zip as downloaded, or the *_message_*.csv")
-    except Exception as error:  # a damaged zip makes zipfile raise nearly anything, from struct.error to a bad name's
+    except Exception as error:  # noqa: BLE001 - a damaged zip makes zipfile raise nearly anything, from struct.error to a bad name's
         reason = str(error)[:80] or type(error).__name__
         _fail(str(path), f"not a zip that can be read, or truncated ({reason}); download it again")
 

@@ -1,0 +1,22 @@
+"""The laboratory: scenarios, agents, runs and what they show. `aar_swarm.run("exit-door", agents=1000)`."""
+
+from typing import Any
+
+__all__ = ["Run", "compare", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for when it is: an agent's process imports this package too, and needs none of it."""
+    if name in ("Run", "load"):
+        from aar_swarm import results
+
+        return getattr(results, name)
+    if name == "run":
+        from aar_swarm.runner import run
+
+        return run
+    if name == "compare":
+        from aar_swarm.comparison import compare
+
+        return compare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

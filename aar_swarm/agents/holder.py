@@ -1,0 +1,132 @@
+"""A holder of shares who, on bad news, computes its own best exit as if it were alone."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from aar_swarm.agents.base import SIGNAL, Action, Event, Plan, Rule, Strategy, Timer, Wake
+from aar_swarm.execution import Impact, expected_cost, schedule, urgency
+from exchange.clock import SECOND
+from exchange.config import Config
+from exchange.types import OrderType
+from exchange.wire import MessageKind, TopOfBook
+
+_BPS = 10_000
+_DEPTH_SHARE = 0.01  # TopOfBook's depth is what rests within 1 % of the mid
+
+
+class HolderParams(Config):
+    conviction_bps: Annotated[float, Field(ge=-5000, le=5000)] = 20.0
+    """Mean over holders of the return that each expects before the signal."""
+    conviction_spread_bps: Annotated[float, Field(ge=0, le=5000)] = 20.0
+    horizon_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
+    """Median over holders of the time within which each wants to be out."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    risk_aversion: Annotated[float, Field(ge=0, le=1e6)] = 3e-4
+    """Median λ, 1/(ticks × lots)."""
+    spread_of_tastes: Annotated[float, Field(ge=0, le=3)] = 0.4
+    """Standard deviation of the logarithm of horizon and risk aversion over holders."""
+    permanent_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """γ as a share of the slope of the visible book: what a holder believes its own selling moves for good."""
+    volatility_floor: Annotated[float, Field(gt=0, le=1e6)] = 2.0
+    """Least σ, ticks/√s, that a holder believes in."""
+
+
+class Holder(Strategy):
+    """Decision rule.
+
+    Its expected return is N(conviction_bps, conviction_spread_bps); a signal moves it in full. Once that is below zero
+    the best holding is none (no short sales), and it sells all of it on the schedule of Almgren and Chriss (2000) for
+    its own horizon and risk aversion, as market orders, the first at once. Everything in the formula is what it sees
+    in public market data: ε half the spread; the slope s of the book from the depth within 1 % of the mid, which gives
+    η − γτ/2 = sτ/2 (walking a linear book of slope s costs s/2 a lot squared) and γ = permanent_share·s; σ from the
+    changes of the mid. The formula has one seller in it. What a slice could not sell is overdue and goes with the
+    next one, and after the last every step again.
+    """
+
+    Params = HolderParams
+    listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
+
+    def setup(self, params: Config) -> None:
+        assert isinstance(params, HolderParams)
+        self.p = params
+        self.conviction = float(self.rng.normal(params.conviction_bps, params.conviction_spread_bps))
+        tastes = self.rng.normal(0, params.spread_of_tastes, 2)
+        self.horizon_s = params.horizon_s * math.exp(tastes[0])
+        self.risk_aversion = params.risk_aversion * math.exp(tastes[1])
+        self.step_ns = int(self.horizon_s / params.steps * SECOND)
+        self.top: TopOfBook | None = None
+        self.variance = params.volatility_floor**2  # ticks² a second
+        self.held: np.ndarray | None = None  # the schedule: what to hold after each step
+        self.step = 0
+
+    def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
+        if isinstance(event, TopOfBook):
+            self._look(event)
+        elif event.kind == SIGNAL:
+            self.conviction += event.value  # type: ignore[union-attr]
+            if self.conviction < 0 and self.held is None and self.shares > 0 and not self.halted:
+                self._make_plan(event.value)  # type: ignore[union-attr]
+                return self._sell_slice(now_ns)
+        elif isinstance(event, Timer) and not self.halted:
+            return self._sell_slice(now_ns)
+        return ()
+
+    def _look(self, top: TopOfBook) -> None:
+        before, self.top = self.top, top
+        if before is None or not (before.bid_lots and before.ask_lots and top.bid_lots and top.ask_lots):
+            return
+        move = ((top.bid_ticks + top.ask_ticks) - (before.bid_ticks + before.ask_ticks)) / 2
+        seconds = max((top.time_ns - before.time_ns) / SECOND, 1e-3)
+        self.variance += 0.2 * (move**2 / seconds - self.variance)
+
+    def _make_plan(self, signal_bps: int) -> None:
+        """The schedule, and what it should cost, as if nobody else were selling.
+
+        The cost counts from the mid before the signal, so what the news itself takes off the price belongs to it.
+        """
+        mid = float(self.market.opening_ticks)
+        top = self.top
+        if top is not None and not (top.bid_lots > 0 and top.ask_lots > 0):
+            top = None
+        if top is not None:
+            mid = (top.bid_ticks + top.ask_ticks) / 2
+        impact = book_impact(top, mid, self.p.permanent_share, self.horizon_s / self.p.steps)
+        volatility = math.sqrt(max(self.variance, self.p.volatility_floor**2))
+        step_s = self.horizon_s / self.p.steps
+        kappa = urgency(impact, volatility, self.risk_aversion, step_s)
+        self.held = np.round(schedule(self.shares, self.horizon_s, self.p.steps, kappa))
+        news = -signal_bps / _BPS * mid * self.shares
+        self.plan = Plan(self.shares, expected_cost(self.held, impact, step_s) + news)
+
+    def _sell_slice(self, now_ns: int) -> list[Action]:
+        assert self.held is not None
+        self.step = min(self.step + 1, self.p.steps)
+        working = sum(order.leaves_lots for order in self.open_orders.values())
+        due = self.shares - working - int(self.held[self.step])
+        actions: list[Action] = []
+        if due > 0:
+            planned = int(self.held[self.step - 1] - self.held[self.step])
+            rule = Rule.EXIT if due <= planned else Rule.EXIT_OVERDUE
+            actions.append(self.sell(OrderType.MARKET, 0, due, rule))
+        if self.shares > 0:
+            actions.append(Wake(now_ns + self.step_ns, 0))
+        return actions
+
+
+def book_impact(top: TopOfBook | None, mid: float, permanent_share: float, step_s: float) -> Impact:
+    """The impact model of a lone seller, from one look at the market; without a market (None), of a thin one.
+
+    The book is taken as linear: `depth` lots within 1 % of the mid give the slope s = 1 % of the mid / depth.
+    """
+    if top is None:
+        half_spread, depth = 0.001 * mid, 1.0
+    else:
+        half_spread = (top.ask_ticks - top.bid_ticks) / 2
+        depth = max(float(top.bid_depth_lots), 1.0)
+    slope = _DEPTH_SHARE * mid / depth
+    permanent = permanent_share * slope
+    return Impact(half_spread, permanent, slope * step_s / 2 + permanent * step_s / 2)

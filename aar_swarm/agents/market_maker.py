@@ -1,0 +1,108 @@
+"""A market maker who learns from the flow, leans against its inventory, and withdraws at its limit."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from aar_swarm.agents.base import FILLED, HALTED, OPENED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from exchange.clock import MS
+from exchange.config import Config
+from exchange.types import OrderType, Side
+from exchange.wire import MessageKind, Report, TopOfBook
+
+_BUY = int(Side.BUY)
+_BPS = 10_000
+
+
+class MarketMakerParams(Config):
+    half_spread_ticks: Annotated[int, Field(ge=1, le=1000)] = 4
+    levels: Annotated[int, Field(ge=1, le=20)] = 3
+    step_ticks: Annotated[int, Field(ge=1, le=1000)] = 8
+    quantity_lots: Annotated[int, Field(ge=1, le=1 << 20)] = 60
+    inventory_limit_lots: Annotated[int, Field(ge=1, le=1 << 30)] = 900
+    lean_ticks: Annotated[float, Field(ge=0, le=10_000)] = 60.0
+    """How far the quotes stand away at the inventory limit."""
+    learning_ticks_per_lot: Annotated[float, Field(ge=0, le=10)] = 0.01
+    tolerance_ticks: Annotated[int, Field(ge=0, le=1000)] = 2
+    period_ms: Annotated[float, Field(gt=0, le=60_000)] = 100.0
+
+
+class MarketMaker(Strategy):
+    """Decision rule.
+
+    A fair value, first the opening price, is moved by each own fill by `learning_ticks_per_lot` a lot against the
+    maker (what the flow knows: Glosten and Milgrom 1985, Kyle 1985), by public signals in full, and by a tenth of the
+    way to the mid at each look at the market. Quotes stand `levels` deep on both sides of the fair value less
+    `lean_ticks` × inventory / limit (inventory aversion: Avellaneda and Stoikov 2008); none crosses the best opposite
+    price it last saw. A side on which a fill would pass the inventory limit is withdrawn until the inventory is back
+    below four fifths of it.
+    """
+
+    Params = MarketMakerParams
+    listens_to = (MessageKind.TOP_OF_BOOK,)
+
+    def setup(self, params: Config) -> None:
+        assert isinstance(params, MarketMakerParams)
+        self.p = params
+        self.target = self.shares
+        self.fair = self.market.opening_ticks + float(self.rng.normal(0, 1))
+        self.withdrawn = [False, False]
+        self.best_bid, self.best_ask = 0, self.market.price_levels
+
+    def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
+        if self.halted or event.kind == HALTED:
+            return ()
+        if isinstance(event, Timer) or event.kind == OPENED:
+            pause_ns = int(self.p.period_ms * MS * self.rng.uniform(0.5, 1.5))
+            return [*self._quote(), Wake(now_ns + pause_ns, 0)]
+        if event.kind == SIGNAL:
+            self.fair *= 1 + event.value / _BPS  # type: ignore[union-attr]
+            return self._quote()
+        if isinstance(event, Report) and event.kind == FILLED:
+            sign = -1 if event.side == _BUY else 1
+            self.fair += sign * self.p.learning_ticks_per_lot * event.quantity_lots
+            return self._quote()
+        if isinstance(event, TopOfBook):
+            self.best_bid, self.best_ask = event.bid_ticks, event.ask_ticks
+        if isinstance(event, TopOfBook) and event.bid_lots and event.ask_lots:
+            self.fair += 0.1 * ((event.bid_ticks + event.ask_ticks) / 2 - self.fair)
+        return ()
+
+    def _quote(self) -> list[Action]:
+        """Cancel what no longer stands where it should, and fill the gaps."""
+        limit = self.p.inventory_limit_lots
+        inventory = self.shares - self.target
+        centre = self.fair - self.p.lean_ticks * inventory / limit
+        actions: list[Action] = []
+        for side in (Side.BUY, Side.SELL):
+            towards = inventory if side == Side.BUY else -inventory
+            resting = sum(o.leaves_lots for o in self.open_orders.values() if o.side == side)
+            if towards >= limit:
+                self.withdrawn[side] = True
+            elif towards < 0.8 * limit:
+                self.withdrawn[side] = False
+            room = 0 if self.withdrawn[side] else limit - towards
+            sign = -1 if side == Side.BUY else 1
+            first = round(centre + sign * self.p.half_spread_ticks)
+            first = min(first, self.best_ask - 1) if side == Side.BUY else max(first, self.best_bid + 1)
+            wanted = [first + sign * level * self.p.step_ticks for level in range(self.p.levels)]
+            for order_id, order in list(self.open_orders.items()):
+                if order.side != side or order.cancelling:
+                    continue
+                near = [price for price in wanted if abs(price - order.price_ticks) <= self.p.tolerance_ticks]
+                if near and room >= order.leaves_lots:
+                    wanted.remove(near[0])
+                    room -= order.leaves_lots
+                else:
+                    actions.append(self.cancel(order_id, Rule.WITHDRAW))
+            # Orders still being cancelled count against the limit until the venue confirms.
+            kept = sum(o.leaves_lots for o in self.open_orders.values() if o.side == side and not o.cancelling)
+            room -= resting - kept
+            for price in wanted:
+                quantity = min(self.p.quantity_lots, room)
+                if quantity > 0 and 0 < price < self.market.price_levels:
+                    room -= quantity
+                    place = self.buy if side == Side.BUY else self.sell
+                    actions.append(place(OrderType.LIMIT, price, quantity, Rule.QUOTE))
+        return actions

@@ -1,0 +1,217 @@
+"""The command line: a thin layer over aar_swarm.run, load and compare. Exit status 0 done, 1 failed, 2 bad input.
+
+Progress goes to standard error; results, or one JSON object with --json, to standard output.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from aar_swarm.scenario import load_scenario, scenario_names
+from exchange.errors import ConfigurationError, JournalError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A laboratory for markets emptied faster than anyone reacts.",
+)
+_out = Console(highlight=False)
+
+Scenario = Annotated[str, typer.Argument(help="Name of a scenario (see `aar scenarios`), or path of your own .toml.")]
+Agents = Annotated[int | None, typer.Option(help="Number of agent processes. [default: the scenario's]")]
+Breaker = Annotated[str, typer.Option(help="Name of one of the scenario's breakers, or off.")]
+Seed = Annotated[int, typer.Option(help="Seed of every agent's random stream.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, as crowd.shares=100; may be repeated."),
+]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster. [default: start one for this run]")]
+Out = Annotated[
+    Path | None, typer.Option(help="Directory for the result; must be new or empty. [default: under runs/]")
+]
+Background = Annotated[
+    str | None, typer.Option(metavar="lobster:FILE", help="A recorded day as the market that the crowd hits.")
+]
+Speed = Annotated[float, typer.Option(help="How many times as fast the recorded day is sent.")]
+Port = Annotated[int, typer.Option(min=0, max=65533, help="Port of order entry; the next two are taken too. 0: any.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Directory = Annotated[Path, typer.Argument(help="Directory of a run.")]
+
+
+def _parse_settings(settings: list[str] | None) -> dict[str, str]:
+    parsed = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--set {setting!r}: write it as key=value")
+        parsed[key.strip()] = value.strip()
+    return parsed
+
+
+@app.command("run")
+def run_command(
+    scenario: Scenario,
+    agents: Agents = None,
+    breaker: Breaker = "default",
+    seed: Seed = 1,
+    settings: Settings = None,
+    address: Address = None,
+    out: Out = None,
+    background: Background = None,
+    speed: Speed = 1.0,
+    port: Port = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario with real agent processes, and leave a run directory."""
+    from aar_swarm.display import Display
+    from aar_swarm.report.table import summary_table
+    from aar_swarm.runner import run
+
+    with Display() as display:
+        finished = run(
+            scenario,
+            agents=agents,
+            breaker=breaker,
+            seed=seed,
+            settings=_parse_settings(settings),
+            address=address,
+            out=out,
+            background=background,
+            speed=speed,
+            port=port,
+            progress=display,
+        )
+    if as_json:
+        print(json.dumps({**finished.summary, "directory": str(finished.directory)}))
+    else:
+        _out.print(summary_table([f"breaker {finished.summary['breaker']}"], [finished.summary]))
+        _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    scenario: Scenario,
+    vary: Annotated[
+        str, typer.Option(metavar="KEY=A,B,…", help="The setting to vary: breaker, agents, or as in --set.")
+    ],
+    agents: Agents = None,
+    breaker: Breaker = "default",
+    seed: Seed = 1,
+    settings: Settings = None,
+    address: Address = None,
+    out: Out = None,
+    background: Background = None,
+    speed: Speed = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario once for each value of one setting, one after the other; one table, one report side by side."""
+    from aar_swarm.comparison import compare as compare_runs
+    from aar_swarm.display import Display
+    from aar_swarm.report.table import summary_table
+
+    key, equals, values = vary.partition("=")
+    if not equals or not all(values.split(",")):
+        raise ConfigurationError(f"--vary {vary!r}: write it as key=a,b,…")
+    with Display() as display:
+        found = compare_runs(
+            scenario,
+            key,
+            values.split(","),
+            agents=agents,
+            breaker=breaker,
+            seed=seed,
+            settings=_parse_settings(settings),
+            address=address,
+            out=out,
+            background=background,
+            speed=speed,
+            progress=display,
+        )
+    if as_json:
+        summaries = [{**run.summary, "directory": str(run.directory)} for run in found.runs]
+        print(json.dumps({"vary": key, "values": found.values, "runs": summaries, "report": str(found.report)}))
+    else:
+        _out.print(summary_table([f"{key} {value}" for value in found.values], [run.summary for run in found.runs]))
+        _out.print(f"Runs: {found.report.parent}\nReport: {found.report}", soft_wrap=True)
+
+
+@app.command("replay")
+def replay_command(
+    directory: Directory,
+    settings: Settings = None,
+    until: Annotated[int | None, typer.Option(min=0, help="Replay only the first commands.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild every event of a run from its journal; with --set breaker.…, see what another breaker would have done."""
+    from aar_swarm.replaying import replay_run
+
+    found = replay_run(directory, _parse_settings(settings), until)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for key, value in found.items():
+            _out.print(f"{key:22} {value}")
+
+
+@app.command()
+def report(directory: Directory) -> None:
+    """Write a run's report.html anew."""
+    from aar_swarm.report.pictures import write_run_report
+    from aar_swarm.results import load
+
+    run = load(directory)
+    write_run_report(run)
+    _out.print(str(run.report), soft_wrap=True)
+
+
+@app.command()
+def scenarios() -> None:
+    """List the scenarios and their breakers."""
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        _out.print(f"{name}: {scenario.title}. {scenario.default_agents:,} agents, {scenario.duration_s:g} s.")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can bear, and what a run would be measured with."""
+    from aar_swarm.doctor import examine
+
+    for line in examine():
+        _out.print(line, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: every foreseen error is one line on standard error."""
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    from aar_swarm.runner import RunFailed
+
+    try:
+        result = call()
+        return result if isinstance(result, int) else 0
+    except (ConfigurationError, JournalError) as error:
+        return _complain(str(error), 2)
+    except typer.TyperException as error:
+        return _complain(error.format_message().replace("\n", " "), 2)
+    except RunFailed as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; every process of the run is gone", 130)
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"aar: {text}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Names to things: `module:Class` strings, and a random stream for each agent. The one place that makes a generator."""
+
+import importlib
+
+import numpy as np
+
+from aar_swarm.agents.base import Strategy
+from exchange.errors import ConfigurationError
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """The strategy that `module:Class` names.
+
+    Raises: ConfigurationError: no such module or class, or not a Strategy.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"strategy {name!r}: {error}; write it as module:Class") from None
+    if not (isinstance(found, type) and issubclass(found, Strategy)):
+        raise ConfigurationError(f"strategy {name!r} is not a subclass of aar_swarm.agents.base.Strategy")
+    return found
+
+
+def agent_stream(run_seed: int, agent_id: int) -> np.random.Generator:
+    """The agent's own random stream: independent of every other agent's, the same in every run of the seed."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(agent_id,))))

@@ -1,0 +1,106 @@
+"""From run directories to the pictures of a report. Draws nothing and measures nothing: it reads tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from aar_swarm.report.page import write_report
+from aar_swarm.report.picture import Picture
+from aar_swarm.results import Run
+from exchange.clock import MS
+from exchange.types import EventKind
+
+_UNITS = {"SELL_VOLUME": "lots", "PRICE_MOVE": "bps"}
+
+
+def picture(run: Run, label: str | None = None) -> Picture:
+    """Everything that one run shows; times in ms since the session opened."""
+    summary, instrument = run.summary, run.manifest["scenario"]["instrument"]
+    events = run.events
+    opened = events.filter(pl.col("kind") == EventKind.SESSION_OPENED)["time_ns"]
+    opened_ns = opened[0] if len(opened) else 0
+    signal = events.filter(pl.col("kind") == EventKind.SIGNAL_PUBLISHED)["time_ns"]
+    ms = ((pl.col("time_ns") - opened_ns) / MS).alias("time_ms")
+    levels = instrument["price_levels"]
+    closed = events.filter(pl.col("kind") == EventKind.SESSION_CLOSED)["sequence"]
+    # The close empties the book: from there on it is no picture of the market.
+    end = closed[0] if len(closed) else events["sequence"].max()
+    in_session = run.book.filter((pl.col("time_ns") >= opened_ns) & (pl.col("sequence") < end))
+    book = in_session.select(
+        ms,
+        pl.when(pl.col("bid_lots") > 0).then(pl.col("bid_ticks")).alias("bid_ticks"),
+        pl.when((pl.col("ask_lots") > 0) & (pl.col("ask_ticks") < levels)).then(pl.col("ask_ticks")).alias("ask_ticks"),
+        "bid_depth_lots",
+        "ask_depth_lots",
+    )
+    trip = summary["trip"]
+    return Picture(
+        label=label or f"breaker {summary['breaker']}",
+        summary=summary,
+        tick_size=instrument["tick_size"],
+        signal_ms=(signal[0] - opened_ns) / MS if len(signal) else None,
+        trip_ms=(trip["received_ns"] - opened_ns) / MS if trip else None,
+        trip_text=_trip_text(trip) if trip else None,
+        trades=run.trades.select(ms, "price_ticks", "quantity_lots"),
+        book=book,
+        load=_load(events, run.decisions, opened_ns),
+        losses=run.losses.drop("losers_loss"),
+    )
+
+
+def _trip_text(trip: dict[str, Any]) -> str:
+    unit = _UNITS[trip["trigger"]]
+    return (
+        f"{trip['trigger']} {trip['observed']:,} {unit} ≥ {trip['threshold']:,} {unit} within "
+        f"{trip['window_ns'] / MS:g} ms, at command {trip['sequence']:,}"
+    )
+
+
+def _load(events: pl.DataFrame, decisions: pl.DataFrame, opened_ns: int) -> pl.DataFrame:
+    """Orders and cancels received, trades and rejects, in bins of 1 ms."""
+    rejects = (EventKind.ORDER_REJECTED, EventKind.CANCEL_REJECTED)
+    parts = {
+        "orders": decisions.select(pl.col("received_ns").alias("time_ns")),
+        "trades": events.filter(pl.col("kind") == EventKind.ORDER_FILLED).select("time_ns"),
+        "rejects": events.filter(pl.col("kind").is_in([int(kind) for kind in rejects])).select("time_ns"),
+    }
+    counted = pl.concat([frame.with_columns(pl.lit(name).alias("what")) for name, frame in parts.items()])
+    bins = counted.select(((pl.col("time_ns") - opened_ns) // MS).alias("time_ms"), "what").filter(
+        pl.col("time_ms") >= 0
+    )
+    return (
+        bins.group_by("time_ms")
+        .agg(*((pl.col("what") == name).sum().cast(pl.Int64).alias(name) for name in parts))
+        .sort("time_ms")
+    )
+
+
+def conditions(runs: Sequence[Run]) -> dict[str, str]:
+    """Under what circumstances the runs' times were measured; where they differ, one after the other."""
+    each = [_conditions(run) for run in runs]
+    return {name: "; ".join(dict.fromkeys(found[name] for found in each)) for name in each[0]}
+
+
+def _conditions(run: Run) -> dict[str, str]:
+    manifest, summary = run.manifest, run.summary
+    return {
+        "agents": f"{summary['agent_processes_started']:,} processes on {summary['hosts']} host(s), "
+        f"{manifest['cores']} cores",
+        "seed": str(manifest["seed"]),
+        "venue's scheduling": manifest["scheduling"],
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+        "started (UTC)": manifest["started_utc"],
+    }
+
+
+def write_run_report(run: Run) -> None:
+    """report.html of one run."""
+    write_report(run.report, run.manifest["scenario"]["title"], [picture(run)], conditions([run]))
+
+
+def write_comparison(path: Path, runs: Sequence[Run], labels: Sequence[str]) -> None:
+    """One page with the runs side by side."""
+    pictures = [picture(run, label) for run, label in zip(runs, labels, strict=True)]
+    write_report(path, runs[0].manifest["scenario"]["title"], pictures, conditions(runs))

@@ -1,0 +1,89 @@
+"""The fixed words of the page: how to read each plot, and the glossary.
+
+Owns text that is the same in every report. What one run's figures say is in `story`. The glossary says in plain words
+what `aar_swarm.analysis.measures` computes; that module's definitions are the ones that hold.
+"""
+
+HOW_FIGURES = (
+    "Every plot below opens on the same scales in every column and moves together with its neighbours. Drag across "
+    "a plot to enlarge that stretch of time; the tools that appear above it pan, zoom, reset and save; hover to read "
+    "values; a click on a legend entry hides it."
+)
+HOW_PRICE = (
+    "Each dot is a trade; the lines are the best bid (solid) and the best ask (dashed). The dashed vertical line is "
+    "the signal that every agent hears, the solid one the moment the breaker tripped (shaded from there if nothing "
+    "traded any more); the triangle marks the trough. A gap in a line is a side of the book without any order; a line "
+    "ends with the last update."
+)
+HOW_DEPTH = (
+    "How much could be sold (bid) or bought (ask) at once within 1 % of the middle price. Where the bid depth goes to "
+    "nothing, the next seller moves the price, however small the order. Moves together with the price plot above."
+)
+HOW_LOAD = (
+    "Orders, and cancels of orders, that reached the venue in each millisecond (blue), in front of the trades that "
+    "were made in it (grey), and the rejects (line). One order can make many trades. Once a market is halted, whatever "
+    "reaches it is rejected."
+)
+HOW_ZOOM = (
+    "The same event from the signal on, enlarged: price above, orders below. Read down: the height of "
+    "the lower plot is the crowd at the door, the upper plot what it did to the price."
+)
+HOW_LOSSES = (
+    "What each class of participants lost (to the right) or gained (to the left, hatched). Compare the bars with the "
+    "lots sold and bought below them: who did not get out still holds, and is valued at the last middle price. Where "
+    "everyone is listed, lots sold and bought add up to the same."
+)
+DECIMATED = "of every pixel's worth the first, last, smallest and largest, so no extreme is hidden"
+
+_AAR = """
+Realised cost of the exit of all, over the cost of the best coordinated exit of the same positions. 1 × means that
+racing cost nothing extra; 4 × that the crowd paid four times what it had to. Below 1 × most of the exit may simply not
+have happened, as in a halt: compare the lots sold with the lots planned.
+"""
+_ILLUSION = """
+Realised cost over what the agents' own plans expected. Far above 1 ×, each agent's plan was sound only as long as the
+others did not make the same one.
+"""
+_EXIT_COST = """
+What everyone who planned to leave got less than the price before the signal, moved by the news itself; what could not
+be sold counts at the last middle price. Beside it, what one planner would have paid for the same lots through the
+book as it stood before the signal, and what the agents expected, each alone.
+"""
+_DRAWDOWN = """
+From the middle price just before the signal down to the lowest trade after it, in basis points (1 bp = 0.01 %).
+"""
+_LOSS = """
+What cash and holdings were worth just before the signal, less what they were worth before the close, both at the
+middle price of that moment; in currency. Positive is lost, negative is gained. What is still held is valued, not sold.
+"""
+_TRIP = """
+The breaker's threshold was reached: the match that would have reached it did not happen, and the market halted. Orders
+that come later are rejected.
+"""
+_DEPTH = """
+Lots that rest at prices no further than 1 % from the middle of best bid and best ask: what can be traded at once
+without moving the price more than that.
+"""
+_QUANTILES = """
+Of 100 orders, 50 took no longer than p50 and 99 no longer than p99; of 1,000, 999 no longer than p99.9. Between
+hosts, transit carries the difference of their clocks.
+"""
+
+GLOSSARY = tuple(
+    (name, term, " ".join(meaning.split()))
+    for name, term, meaning in (
+        ("aar-ratio", "AAR ratio", _AAR),
+        ("illusion-ratio", "Illusion ratio", _ILLUSION),
+        ("exit-cost", "Cost of the exit", _EXIT_COST),
+        ("loss", "Loss", _LOSS),
+        ("drawdown", "Drawdown", _DRAWDOWN),
+        ("trough", "Trough", "The lowest trade after the signal, and when it was made."),
+        ("exhausted", "Bids exhausted", "The bid depth is first below a tenth of what it was at the signal."),
+        ("depth", "Depth within 1 % of the mid", _DEPTH),
+        ("trip", "Trip", _TRIP),
+        ("quantiles", "p50 / p99 / p99.9 / max", _QUANTILES),
+        ("state-hash", "State hash", "A fingerprint of the market's final state; a replay must arrive at the same."),
+        ("null", "–", "Does not apply to this run, or was not measured. It never stands for zero."),
+    )
+)
+"""Anchor, term, meaning."""

@@ -1,0 +1,390 @@
+"""One run from start to end: place the processes, let the session happen, take everything down, leave the directory.
+
+Owns the order of those steps and what happens when one fails. Nothing it started outlives it: see cluster.guard for
+the case that it is killed itself.
+"""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aar_swarm import lobster
+from aar_swarm.agent_process import ROW_FIELDS, TARGET
+from aar_swarm.agents.background import Background
+from aar_swarm.analysis.measures import CROWD
+from aar_swarm.progress import Progress
+from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
+from aar_swarm.scenario import Group, Scenario, check_endowments, load_scenario
+from aar_swarm.versions import versions
+from aar_swarm.write_up import write_up
+from cluster import placement
+from cluster.guard import Guard, new_run_id
+from cluster.limits import check_machine
+from exchange import clock
+from exchange.errors import ConfigurationError, VenueError
+from exchange.types import CommandKind, Side
+
+LEASE_S = 10.0
+"""An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
+_FORK_BATCH = 50
+_READY_TIMEOUT_S = 120.0
+_POLL_S = 0.1
+_GRACE_S = 5.0
+_SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
+_BACKGROUND_CASH, _BACKGROUND_SHARES = 1 << 50, 1 << 28
+TMP_PREFIX = "aar-"
+
+
+class RunFailed(RuntimeError):
+    """The run started but could not be finished; everything it had started is gone."""
+
+
+def run(
+    scenario: str,
+    agents: int | None = None,
+    breaker: str = "default",
+    seed: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    out: str | Path | None = None,
+    background: str | None = None,
+    speed: float = 1.0,
+    port: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a scenario with real agent processes.
+
+    Args: scenario: name, or path of one's own .toml; agents: how many processes (None: the scenario's default);
+    breaker: a name of the scenario's, or "off"; settings: path → value, as `--set`; address: of a Ray cluster (None:
+    start one for this run); out: directory for the run, which must not hold anything (None: a new one under runs/);
+    background: "lobster:FILE", a recorded day as the market, `speed` times as fast; port: of order entry, the next two
+    for market data and notices (0: any free ones).
+    Raises: ConfigurationError: what was asked for cannot be; RunFailed.
+    """
+    chosen = load_scenario(scenario, breaker, settings)
+    recording = None
+    if background is not None:
+        recording = background.removeprefix("lobster:")
+        chosen = _with_background(chosen, background, speed)
+    elif speed != 1.0:
+        raise ConfigurationError("--speed is the speed of a recorded day: it needs --background lobster:FILE")
+    count = chosen.default_agents if agents is None else agents
+    if count < 1:
+        raise ConfigurationError(f"--agents {count}: there must be at least one")
+    if seed < 0:
+        raise ConfigurationError(f"--seed {seed}: must not be negative")
+    chosen.counts(count)
+    check_endowments(chosen, count)
+    if address is None:
+        check_machine(count)
+    else:
+        placement.check_address(address)
+    directory = _new_directory(out, chosen.name)
+    return _Run(chosen, count, seed, directory, address, port, recording, progress or Progress()).perform()
+
+
+def _with_background(scenario: Scenario, background: str, speed: float) -> Scenario:
+    """The scenario with the recorded day in place of every participant but the crowd.
+
+    Raises: ConfigurationError: not a recording, or one that cannot be read.
+    """
+    kind, _, name = background.partition(":")
+    if kind != "lobster" or not name:
+        raise ConfigurationError(f"--background {background!r}: write it as lobster:FILE")
+    if not 0 < speed <= 1e6:
+        raise ConfigurationError(f"--speed {speed}: must be above 0 and at most 1000000")
+    path = Path(name).resolve()
+    try:
+        day = lobster.read(path)
+        flow = lobster.order_flow(day)
+    except lobster.LobsterError as error:
+        raise ConfigurationError(str(error)) from None
+    opening = flow[flow["row"] < 0]
+    best_bid = int(opening["price_ticks"][opening["side"] == Side.BUY].max(initial=0))
+    instrument = scenario.instrument.model_copy(
+        update={
+            "opening_ticks": best_bid or int(flow["price_ticks"].max()),
+            "price_levels": lobster.price_levels_needed(flow),
+            "tick_size": 0.01,
+        }
+    )
+    group = Group(
+        strategy=f"{Background.__module__}:{Background.__name__}",
+        count=1,
+        cash=_BACKGROUND_CASH,
+        shares=_BACKGROUND_SHARES,
+        params={"file": str(path), "speed": speed},
+    )
+    crowd = {name: group for name, group in scenario.participants.items() if group.count == "rest"}
+    return scenario.model_copy(update={"instrument": instrument, "participants": {"background": group, **crowd}})
+
+
+def _new_directory(out: str | Path | None, name: str) -> Path:
+    """Make the run's directory. Raises: ConfigurationError: it holds something, or cannot be made."""
+    if out is None:
+        stem = Path("runs") / f"{name}-{clock.utc_stamp()}"
+        number = 1
+        path = stem
+        while path.exists():
+            number += 1
+            path = stem.with_name(f"{stem.name}-{number}")
+    else:
+        path = Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigurationError(f"--out {path}: is there already and nothing is overwritten; name a new directory")
+    try:
+        (path / JOURNAL).mkdir(parents=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {path}: {error.strerror}; name a directory that can be written") from None
+    return path.resolve()
+
+
+class _Run:
+    """The state of one run while it lasts."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        agents: int,
+        seed: int,
+        directory: Path,
+        address: str | None,
+        port: int,
+        recording: str | None,
+        progress: Progress,
+    ) -> None:
+        self.scenario = scenario
+        self.agents = agents
+        self.seed = seed
+        self.directory = directory
+        self.address = address
+        self.port = port
+        self.recording = recording
+        self.progress = progress
+        self.groups = [name for name, count in scenario.counts(agents).items() for _ in range(count)]
+        self.venue: placement.Actor | None = None
+        self.hosts: list[placement.Actor] = []
+        self.manifest: dict[str, Any] = {}
+
+    def perform(self) -> Run:
+        parent = tempfile.gettempdir()
+        if len(parent) > _SOCKET_PATH_BYTES:
+            parent = "/tmp"
+        temporary = tempfile.mkdtemp(prefix=TMP_PREFIX, dir=parent)
+        before = os.environ.get("AAR_TMP_DIR")
+        os.environ["AAR_TMP_DIR"] = temporary
+        guard = Guard.start(new_run_id(), temporary)
+        try:
+            self.progress.stage("starting Ray")
+            with placement.ray_session(self.address, temporary) as nodes:
+                try:
+                    outcome = self._session(nodes)
+                finally:
+                    self._tear_down()
+        except (placement.ActorDied, VenueError) as error:
+            raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
+        except ConfigurationError:
+            shutil.rmtree(self.directory)  # nothing was run: leave nothing
+            raise
+        finally:
+            guard.close()
+            if before is None:
+                os.environ.pop("AAR_TMP_DIR", None)
+            else:
+                os.environ["AAR_TMP_DIR"] = before
+        self.progress.stage("replaying the journal, writing tables and report")
+        write_up(self.directory, self.scenario, self.groups, self.manifest, outcome, self.recording)
+        return Run(self.directory)
+
+    def _session(self, nodes: list[placement.Node]) -> dict[str, Any]:
+        """Everything that needs processes; returns what is known only from them."""
+        self.progress.stage("starting the venue (the first time, its kernels are compiled: about a minute)")
+        started = self._start_venue(nodes)
+        self._endow()
+        begun_ns = clock.monotonic_ns()
+        self._start_agents(nodes, started["endpoints"])
+        start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
+        memory_kb = [host.call("memory_kb") or 0 for host in self.hosts]
+        hosts = [host.call("node") for host in self.hosts]
+        self._write_manifest(started, hosts)
+        self._play()
+        rows, statuses = self._collect()
+        assert self.venue is not None
+        final = self.venue.call("stop")
+        if "error" in final:
+            raise VenueError(final["error"])
+        if self.address is not None:
+            for name, content in self.venue.call("files").items():
+                (self.directory / JOURNAL / name).write_bytes(content)
+        return {
+            "final": final,
+            "rows": rows,
+            "start_s": start_s,
+            "memory_kb": sum(memory_kb),
+            "exited": [end for status in statuses for end in status["exited"]],
+            "hosts": hosts,
+        }
+
+    def _start_venue(self, nodes: list[placement.Node]) -> dict[str, Any]:
+        log = str(self.directory / LOG) if self.address is None else None
+        self.venue = placement.place_venue(nodes, log)
+        config = {
+            "engine": self.scenario.engine_config(self.agents).model_dump(),
+            "host": "127.0.0.1" if len(nodes) == 1 else self.venue.node.address,
+            "port": self.port,
+            "loop": self.scenario.loop_config().model_dump(),
+        }
+        started: dict[str, Any] = self.venue.call(
+            "start", config, str(self.directory / JOURNAL) if self.address is None else None
+        )
+        return started
+
+    def _endow(self) -> None:
+        assert self.venue is not None
+        groups = self.scenario.participants
+        cash = {account: groups[name].cash for account, name in enumerate(self.groups)}
+        shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
+        self.venue.call("deposit", cash, shares)
+
+    def _spec(self, name: str) -> dict[str, Any]:
+        group = self.scenario.participants[name]
+        return {
+            "strategy": group.strategy,
+            "params": group.params,
+            "cash": group.cash,
+            "shares": group.shares,
+            "rehearse": name == CROWD,  # those who decide all at once
+        }
+
+    def _start_agents(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
+        """Fork all agents, batch by batch on every node, and wait until each has logged on."""
+        log = str(self.directory / LOG) if self.address is None else None
+        # Imported once, before the forks; a lone participant imports its own, which may start threads.
+        counts = self.scenario.counts(self.agents)
+        groups = self.scenario.participants.items()
+        modules = sorted({group.strategy.partition(":")[0] for name, group in groups if counts[name] > 1})
+        shares = placement.divide(self.agents, nodes)
+        waiting: list[list[tuple[int, dict[str, Any]]]] = []
+        first = 0
+        for node, share in zip(nodes, shares, strict=True):
+            if share:
+                preload = [TARGET.partition(":")[0], *modules]
+                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), share, log))
+                waiting.append([(agent, self._spec(self.groups[agent])) for agent in range(first, first + share)])
+            first += share
+        instrument = self.scenario.instrument
+        common = {
+            "endpoints": endpoints,
+            "seed": self.seed,
+            "lease_ns": int(LEASE_S * clock.SECOND),
+            "market": {
+                "instrument": 0,
+                "opening_ticks": instrument.opening_ticks,
+                "price_levels": instrument.price_levels,
+            },
+        }
+        self.progress.stage(f"starting {self.agents} agent processes")
+        while any(waiting):
+            calls = []
+            for host, agents in zip(self.hosts, waiting, strict=True):
+                batch, agents[:] = agents[:_FORK_BATCH], agents[_FORK_BATCH:]
+                if batch:
+                    calls.append((host, len(batch), host.begin("spawn", batch, common)))
+            for host, asked, call in calls:
+                if host.end(call) < asked:
+                    error = host.call("status")["fork_error"]
+                    raise ConfigurationError(
+                        f"--agents {self.agents}: {host.node.address} cannot start so many processes ({error}); "
+                        "ask for fewer"
+                    )
+            self._show_ready()
+        deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
+        while (ready := self._show_ready()) < self.agents:
+            if clock.monotonic_ns() > deadline:
+                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {_READY_TIMEOUT_S:.0f} s")
+            self._check_nobody_died()
+            clock.sleep(_POLL_S)
+
+    def _statuses(self) -> list[dict[str, Any]]:
+        calls = [(host, host.begin("status")) for host in self.hosts]
+        return [host.end(call) for host, call in calls]
+
+    def _show_ready(self) -> int:
+        ready = sum(status["ready"] for status in self._statuses())
+        self.progress.agents(ready, self.agents)
+        return int(ready)
+
+    def _check_nobody_died(self) -> None:
+        for status in self._statuses():
+            if status["exited"]:
+                agent, _, code = status["exited"][0]
+                raise RunFailed(f"agent {agent} ended with status {code} before the session; see {LOG} of the run")
+
+    def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+        one_clock = len({host["boot_id"] for host in hosts}) == 1
+        self.manifest = {
+            "scenario": self.scenario.model_dump(),
+            "agents": self.agents,
+            "seed": self.seed,
+            "accounts": {
+                name: [self.groups.index(name), len(self.groups) - self.groups[::-1].index(name)]
+                for name in dict.fromkeys(self.groups)
+            },
+            "started_utc": clock.utc_stamp(),
+            "driver_host": socket.gethostname(),
+            "hosts": hosts,
+            "scheduling": started["scheduling"],
+            # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
+            "clock_bound_ns": 0 if one_clock else None,
+            "cores": os.cpu_count(),
+            "versions": versions(),
+        }
+        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
+
+    def _play(self) -> None:
+        """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""
+        assert self.venue is not None
+        duration_s, signal = self.scenario.duration_s, self.scenario.signal
+        self.progress.stage("the session is open")
+        opened_ns = clock.monotonic_ns()
+        self.venue.call("request", CommandKind.OPEN_SESSION)
+        signalled = False
+        while True:
+            elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
+            if not signalled and elapsed_s >= signal.at_s:
+                self.venue.call("request", CommandKind.PUBLISH_SIGNAL, 0, 0, signal.bps)
+                signalled = True
+            if elapsed_s >= duration_s:
+                break
+            status = self.venue.call("status")
+            alive = sum(host["alive"] for host in self._statuses())
+            self.progress.session(elapsed_s, duration_s, status["commands"], alive)
+            due = signal.at_s if not signalled else duration_s
+            elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
+            clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
+        self.venue.call("request", CommandKind.CLOSE_SESSION)
+
+    def _collect(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Let the agents finish; returns their scoreboard, one row an account, and the hosts' last word."""
+        self.progress.stage("collecting")
+        deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
+        while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
+            clock.sleep(_POLL_S)
+        rows = np.concatenate([host.call("rows") for host in self.hosts])
+        return rows[np.argsort(rows["agent_id"])], [host.call("stop") for host in self.hosts]
+
+    def _tear_down(self) -> None:
+        """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""
+        for actor in (*self.hosts, self.venue):
+            if actor is not None:
+                try:
+                    actor.call("stop" if actor is not self.venue else "kill")
+                except Exception:  # noqa: BLE001 - it is gone already, or will be with Ray
+                    pass

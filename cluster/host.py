@@ -1,0 +1,209 @@
+"""One node's agents: the class that a Ray actor runs on each node (`ray.remote(num_cpus=0)(AgentHost)`).
+
+Owns the node's scoreboard, its zygote, and the table of which agent has which row and pid. Must not know what agents
+do, nor carry any of their messages: an order never passes through here.
+
+It is a plain class and can be used without Ray. As an actor it must be a synchronous one, without concurrency groups:
+the methods of such an actor run in its main thread, which the zygote needs.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from cluster.scoreboard import AgentState, Scoreboard, row_dtype
+from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
+
+MEMORY_SAMPLE_AGENTS = 50
+
+
+class HostStatus(TypedDict):
+    """`alive` counts processes; the next four count scoreboard rows by their state now, living or not."""
+
+    alive: int
+    started: int
+    ready: int
+    finished: int
+    failed: int
+    exited: list[tuple[int, int, int]]
+    """(agent_id, pid, exit code; negative: the signal), in the order in which they were reaped."""
+    fork_error: str | None
+    """Why the last `spawn` started fewer than it was asked to."""
+
+
+class NodeInfo(TypedDict):
+    """Where a host runs. Equal boot_id: same kernel, so same CLOCK_MONOTONIC."""
+
+    host_name: str
+    node_ip: str
+    pid: int
+    boot_id: str
+    zygote_scheduling: str
+    """"SCHED_FIFO", or "normal" where that is not permitted: then agents that compute delay forks and kills."""
+
+
+class AgentHost:
+    """Starts, watches and ends the agents of one node."""
+
+    def __init__(
+        self,
+        target: str,
+        preload: Sequence[str],
+        row_descr: Sequence[tuple[str, str]],
+        capacity: int,
+        log_path: str | None = None,
+    ) -> None:
+        """Start the zygote; returns when it can fork.
+
+        Args: target: "module:function" every agent runs; preload: modules to import once, before any fork;
+        row_descr: fields of a scoreboard row, BASE_FIELDS first, all int64; capacity: most different agents ever;
+        log_path: file that gets what agents print, tracebacks included.
+        Errors: ValueError for a bad argument; RuntimeError outside the main thread; ZygoteFailed.
+        """
+        self._board = Scoreboard.create(row_dtype(row_descr), capacity)
+        try:
+            self._zygote = Zygote(target, self._board, preload, log_path)
+        except BaseException:
+            self._board.close()
+            raise
+        self._row_of: dict[int, int] = {}
+        self._pid_of: dict[int, int] = {}  # of agents not known to have ended
+        self._exits_seen = 0
+        self._stopped = False
+        self._fork_error: str | None = None
+
+    def spawn(self, agents: Sequence[tuple[int, Mapping[str, Any]]], common: Mapping[str, Any] | None = None) -> int:
+        """Fork one process per (agent_id, spec).
+
+        Args: agents: any distinct ids; specs are plain data (msgpack), each laid over `common`. An id may come
+        again once its process has ended; its row is then cleared and used again.
+        Returns: how many were forked, from the first; if fewer than asked for, `status()["fork_error"]` says why.
+        Errors: ValueError, before any fork, for an id that is given twice or alive or for more agents than rows;
+        TypeError or FrameTooLarge, also before any fork, for a spec; ZygoteClosed, ZygoteGone.
+        """
+        self._refresh()
+        self._check_ids([agent_id for agent_id, _ in agents])
+        newborns = [Newborn(agent_id, self._row_for(agent_id), dict(spec)) for agent_id, spec in agents]
+        pids, self._fork_error = self._zygote.spawn(newborns, dict(common or {}))
+        self._pid_of.update((newborn.agent_id, pid) for newborn, pid in zip(newborns, pids, strict=False))
+        self._note_exits()
+        return len(pids)
+
+    def status(self, exits_from: int = 0) -> HostStatus:
+        """Counts and ends; cheap. `exited` leaves out the first `exits_from` ends, which the caller has seen.
+
+        After `stop` it tells the final state. Errors: ZygoteGone.
+        """
+        self._refresh()
+        counts = self._board.counts()
+        return HostStatus(
+            alive=self._zygote.alive,
+            started=counts[AgentState.STARTED],
+            ready=counts[AgentState.READY],
+            finished=counts[AgentState.FINISHED],
+            failed=counts[AgentState.FAILED],
+            exited=[(end.agent_id, end.pid, end.exit_code) for end in self._zygote.exited[exits_from:]],
+            fork_error=self._fork_error,
+        )
+
+    def rows(self) -> np.ndarray:
+        """A copy of the scoreboard's used rows, in the order of first spawn. Never asks the zygote, so never blocks."""
+        copied: np.ndarray = self._board.rows[: len(self._row_of)].copy()
+        return copied
+
+    def kill(self, agent_ids: Sequence[int] | None = None) -> list[int]:
+        """SIGKILL these agents (None: all), wait until they are reaped; returns the pids of those dead.
+
+        Ids that are unknown or have ended are passed over. Errors: ZygoteClosed, ZygoteGone.
+        """
+        dead = self._zygote.kill(agent_ids)
+        self._note_exits()
+        return dead
+
+    def stop(self, grace_s: float = 0.0) -> HostStatus:
+        """Let agents finish for grace_s, kill the rest, end the zygote; returns the final status. Idempotent."""
+        try:
+            if grace_s <= 0 or self._zygote.wait(grace_s) > 0:
+                self._zygote.kill(None)
+        except (ZygoteClosed, ZygoteGone):
+            pass  # then its agents are dead too
+        self._zygote.close()
+        self._board.close()
+        self._stopped = True
+        return self.status()
+
+    def node(self) -> NodeInfo:
+        """Where this host runs."""
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return NodeInfo(
+            host_name=socket.gethostname(),
+            node_ip=_node_ip(),
+            pid=os.getpid(),
+            boot_id=boot_id,
+            zygote_scheduling=self._zygote.scheduling,
+        )
+
+    def memory_kb(self) -> int | None:
+        """Memory of all living agents in kB, shared pages divided among their sharers; None if no agent lives.
+
+        The sum of Pss in /proc/PID/smaps_rollup, extrapolated from at most MEMORY_SAMPLE_AGENTS evenly chosen ones.
+        Errors: ZygoteGone.
+        """
+        self._refresh()
+        pids = list(self._pid_of.values())
+        step = max(1, -(-len(pids) // MEMORY_SAMPLE_AGENTS))
+        sampled = [kb for pid in pids[::step] if (kb := _pss_kb(pid)) is not None]
+        return round(sum(sampled) / len(sampled) * len(pids)) if sampled else None
+
+    def _row_for(self, agent_id: int) -> int:
+        return self._row_of.setdefault(agent_id, len(self._row_of))
+
+    def _check_ids(self, agent_ids: list[int]) -> None:
+        if len(set(agent_ids)) != len(agent_ids):
+            raise ValueError("the same agent id is given twice")
+        alive = [agent_id for agent_id in agent_ids if agent_id in self._pid_of]
+        if alive:
+            raise ValueError(f"agents {alive[:5]} are alive on this host; kill them first")
+        needed = len(self._row_of.keys() | set(agent_ids))
+        if needed > len(self._board.rows):
+            raise ValueError(f"{needed} agents need {needed} rows; this host was made for {len(self._board.rows)}")
+
+    def _refresh(self) -> None:
+        if not self._stopped:  # otherwise the last reply was final
+            self._zygote.status()
+        self._note_exits()
+
+    def _note_exits(self) -> None:
+        for end in self._zygote.exited[self._exits_seen :]:
+            if self._pid_of.get(end.agent_id) == end.pid:
+                del self._pid_of[end.agent_id]
+        self._exits_seen = len(self._zygote.exited)
+
+
+def _pss_kb(pid: int) -> int | None:
+    """Proportional set size in kB; None if the process has ended or the kernel does not say."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _node_ip() -> str:
+    """The address by which other nodes reach this one: Ray's if Ray runs here, else that of the default route."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return str(ray.util.get_node_ip_address())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks for a route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

@@ -1,0 +1,169 @@
+"""The venue's keeper: the class that a Ray actor runs on the venue's node to start the venue process and speak to it.
+
+Owns the venue process's life and the operator's channel. Not on the path of an order; knows nothing of agents.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from exchange import journal, wire
+from exchange.client import Operator
+from exchange.errors import ConfigurationError, VenueError
+from exchange.server import TIMINGS_FILE, VenueConfig
+from exchange.types import CommandKind
+
+_START_TIMEOUT_S = 180.0  # a fresh clone compiles the kernels first
+_STOP_TIMEOUT_S = 30.0
+_PREFIX = "aar-venue-"
+
+
+class VenueKeeper:
+    """One venue process. As a Ray actor: ray.remote(num_cpus=0)(VenueKeeper)."""
+
+    def __init__(self, log_path: str | None = None) -> None:
+        self._log_path = log_path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._operator: Operator | None = None
+        self._context: zmq.Context[Any] = zmq.Context()
+        # A short path (a socket's is at most 107 bytes) that only this user can open.
+        self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
+        self._lines = b""
+
+    def start(self, config: dict[str, Any], directory: str | None) -> dict[str, Any]:
+        """Start the process and wait until it serves.
+
+        Args: config: of VenueConfig, without directory and control; directory: where the journal goes on this node,
+        or None for a private one that `files` empties.
+        Returns: what the venue said: endpoints, scheduling, pid.
+        Raises: ConfigurationError: it refused its configuration; VenueError: it died, or took too long.
+        """
+        whole = VenueConfig.model_validate(
+            {**config, "directory": directory or str(self._private), "control": f"ipc://{self._private}/control"}
+        )
+        self._directory = Path(whole.directory)
+        with contextlib.ExitStack() as stack:
+            log: Any = stack.enter_context(open(self._log_path, "ab")) if self._log_path else None
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "exchange.server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        self._process.stdin.write(whole.model_dump_json().encode() + b"\n")
+        self._process.stdin.flush()
+        said = self._read_line(_START_TIMEOUT_S)
+        if "error" in said:
+            self._process.wait()
+            raise ConfigurationError(said["error"])
+        self._operator = Operator(self._context, whole.control)
+        return said
+
+    def pid(self) -> int:
+        """This actor's own process."""
+        return os.getpid()
+
+    def alive(self) -> bool:
+        """Whether the venue process still serves."""
+        return self._process is not None and self._process.poll() is None
+
+    def request(self, kind: int, account: int = 0, instrument: int = 0, amount: int = 0) -> dict[str, int]:
+        """Send one operator's command; returns the answer's fields.
+
+        Raises: VenueError: the venue is gone or silent.
+        """
+        if not self.alive() or self._operator is None:
+            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
+        return self._operator.request(CommandKind(kind), account, instrument, amount)._asdict()
+
+    def status(self) -> dict[str, int]:
+        """Counts of the running venue: commands, logged_on, malformed."""
+        if not self.alive() or self._operator is None:
+            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
+        return self._operator.request(wire.MessageKind.STATUS)._asdict()
+
+    def deposit(self, cash: dict[int, int], shares: dict[int, int]) -> None:
+        """Endow accounts of instrument 0: account → cash in minor units, account → lots. Zero is no deposit.
+
+        Raises: VenueError: the venue refused one, or is gone.
+        """
+        assert self._operator is not None
+        messages = [
+            wire.control_message(CommandKind.DEPOSIT_CASH, account, 0, amount)
+            for account, amount in cash.items()
+            if amount
+        ]
+        messages += [
+            wire.control_message(CommandKind.DEPOSIT_POSITION, account, 0, amount)
+            for account, amount in shares.items()
+            if amount
+        ]
+        for answer in self._operator.request_many(messages):
+            if answer.reason:
+                raise VenueError(f"the venue refused a deposit with reason {answer.reason}")
+
+    def stop(self) -> dict[str, Any]:
+        """Stop the venue in order; returns its final word (hashes, counts). Raises: VenueError."""
+        if self._process is None:
+            return {}
+        if self.alive() and self._operator is not None:
+            with contextlib.suppress(VenueError):
+                self._operator.request(wire.MessageKind.STOP)
+        said = self._read_line(_STOP_TIMEOUT_S)
+        self._process.wait()
+        self._close()
+        return said
+
+    def files(self) -> dict[str, bytes]:
+        """Content of the journal and the timings, for a driver on another node."""
+        names = (journal.FILE_NAME, TIMINGS_FILE)
+        return {name: (self._directory / name).read_bytes() for name in names}
+
+    def kill(self) -> None:
+        """End the process at once, if it lives, and leave nothing behind."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._close()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    def _close(self) -> None:
+        if self._operator is not None:
+            self._operator.close()
+            self._operator = None
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def _exit_status(self) -> int | None:
+        return None if self._process is None else self._process.poll()
+
+    def _read_line(self, timeout_s: float) -> dict[str, Any]:
+        """One JSON line of the venue's standard output."""
+        assert self._process is not None and self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._lines:
+            if not select.select([descriptor], [], [], timeout_s)[0]:
+                self._process.kill()
+                raise VenueError(f"the venue said nothing for {timeout_s:.0f} s; see the run's log")
+            part = os.read(descriptor, 65536)
+            if not part:
+                self._process.wait()
+                raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
+            self._lines += part
+        line, _, self._lines = self._lines.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said

@@ -1,0 +1,301 @@
+"""Whole small runs: the contract of the run directory, replay, and every way in which a run can end."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import aar_swarm
+from aar_swarm import results
+from cluster.scoreboard import AgentState
+from exchange import journal
+from exchange.types import CommandKind, EventKind
+from tests.processes import is_alive, wait_until
+from tests.runs import SMALL, aar, small, start_aar, summary_of, tree
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+CONTRACT = {
+    "run": ("scenario", "seed", "agents_requested", "agent_processes_started", "agent_processes_lost", "hosts"),
+    "counts": ("commands", "events", "trades", "rejects", "state_hash"),
+    "outcome": ("halted", "drawdown_bps", "trough_ms", "loss_total", "loss_crowd", "aar_ratio", "illusion_ratio"),
+    "later": ("liquidations", "bad_debt", "killed_processes", "kill_to_last_dead_ms"),
+    "breaker": ("trip", "trades_after_trip", "trip_to_last_notified_ms"),
+}
+FILES = (
+    *("manifest.json", "journal/commands.journal", "events.parquet", "decisions.parquet", "latency.parquet"),
+    *("notices.jsonl", "summary.json", "report.html"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One small run that ended well, and what it printed."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    return directory, summary_of(aar(*small(), "--out", directory, "--json"))
+
+
+def test_the_summary_and_the_directory_are_as_the_contract_says(finished):
+    directory, summary = finished
+    assert {name for part in CONTRACT.values() for name in part} <= set(summary)
+    for family in ("decision", "transit", "venue"):
+        assert all(isinstance(summary[f"{family}_ns_{q}"], int) for q in ("p50", "p99", "p999", "max"))
+    assert all((directory / name).stat().st_size for name in FILES)
+    assert summary["agents_requested"] == summary["agent_processes_started"] == 40
+    assert summary["agent_processes_lost"] == 0 and summary["hosts"] == 1
+    assert summary["liquidations"] is None and summary["bad_debt"] is None  # does not apply: null, never 0
+    assert summary["trades"] > 0 and summary["reports_unsent"] == 0 and summary["messages_malformed"] == 0
+    manifest = json.loads((directory / results.MANIFEST).read_text())
+    assert manifest["seed"] == summary["seed"] and manifest["versions"]["ray"] and manifest["scheduling"]
+
+
+def test_every_agent_was_a_process_with_a_connection_of_its_own(finished):
+    agents = aar_swarm.load(finished[0]).agents
+    assert agents["pid"].n_unique() == 40
+    assert (agents["state"] == AgentState.FINISHED).all()
+    assert (agents["ready_ns"] > 0).all() and (agents["signal_heard_ns"] > 0).all()
+    assert agents["ready_ns"].n_unique() == 40  # clock readings of its own
+
+
+def test_the_tables_agree_with_each_other(finished):
+    run = aar_swarm.load(finished[0])
+    assert len(run.events) == run.summary["events"]
+    assert len(run.trades) == run.summary["trades"] == (run.events["kind"] == EventKind.ORDER_FILLED).sum()
+    assert len(run.latency) == len(run.decisions)
+    assert (run.latency["transit_ns"] >= 0).all() and (run.latency["venue_ns"] >= 0).all()
+    sent = run.agents["orders_sent"].sum()
+    assert len(run.decisions) == sent  # nothing was lost on the way
+    exits = run.decisions.filter(pl.col("rule") == "EXIT")
+    signal_sequence = run.events.filter(pl.col("kind") == EventKind.SIGNAL_PUBLISHED)["sequence"][0]
+    assert len(exits) and (exits["sequence"] > signal_sequence).all()
+    assert set(exits["participants"]) == {"crowd"}
+    assert signal_sequence in set(exits["cause_sequence"])
+
+
+def test_the_crowd_s_plans_are_their_own_and_their_sales_are_the_plan(finished):
+    run = aar_swarm.load(finished[0])
+    leaving = run.agents.filter(pl.col("planned_lots") > 0)
+    assert len(leaving) and leaving["planned_cost"].n_unique() > 1
+    assert run.summary["agents_exiting"] == len(leaving)
+
+
+@pytest.mark.parametrize("environment", [{}, {"NUMBA_DISABLE_JIT": "1"}], ids=["jit", "no jit"])
+def test_replay_gives_every_event_and_the_state_again(finished, environment):
+    directory, summary = finished
+    replayed = summary_of(aar("replay", directory, "--json", **environment))
+    assert replayed["same"] is True
+    assert replayed["state_hash"] == summary["state_hash"]
+    assert replayed["events_digest"] == summary["events_digest"]
+
+
+def test_replay_with_another_breaker_is_a_what_if(finished):
+    directory, summary = finished
+    replayed = summary_of(
+        aar(
+            "replay",
+            directory,
+            "--json",
+            "--set",
+            "breaker.sell_volume_lots=20",
+            "--set",
+            "breaker.sell_window_ns=1000000000",
+        )
+    )
+    assert replayed["same"] is None and replayed["halts"][0]["trigger"] == "SELL_VOLUME"
+    assert replayed["trades"] < summary["trades"]
+    done = aar("replay", directory, "--set", "makers.count=2")
+    assert done.returncode == 2 and "a replay can change: breaker." in done.stderr
+
+
+def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    path = copy / "journal" / journal.FILE_NAME
+    whole = path.read_bytes()
+    for content, message in (
+        (whole[:-50], "cut off within record"),
+        (whole[:-128], "it was cut off at a record's end"),
+        (whole[:5000] + b"?" + whole[5001:], "is damaged while later ones are sound"),
+    ):
+        path.write_bytes(content)
+        before = tree(copy)
+        done = aar("replay", copy)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert tree(copy) == before
+    path.write_bytes(whole[:-50])
+    assert summary_of(aar("replay", copy, "--until", "100", "--json"))["commands"] == 100
+
+
+def test_a_report_can_be_written_anew(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    (copy / results.REPORT).unlink()
+    assert aar("report", copy).returncode == 0
+    assert "exit" in (copy / results.REPORT).read_text()
+
+
+def test_python_can_do_what_the_command_line_does(tmp_path):
+    """And a user's own strategy class is used by name, a halted market refuses everything, and who was told knows."""
+    run = aar_swarm.run(
+        "exit-door",
+        agents=60,
+        seed=5,
+        settings={**SMALL, "crowd.shares": "400", "breaker.sell_volume_lots": "300"},
+        out=tmp_path / "run",
+    )
+    summary = run.summary
+    assert summary["halted"] and summary["trip"]["trigger"] == "SELL_VOLUME"
+    assert summary["trades_after_trip"] == 0
+    assert summary["agents_notified"] == 60 and summary["trip_to_last_notified_ms"] > 0
+    assert summary["trip"]["matched_ns"] >= summary["trip"]["received_ns"]
+    after = run.events.filter(pl.col("sequence") > summary["trip"]["sequence"])
+    ours = after.filter(pl.col("kind") <= EventKind.CANCEL_REJECTED)
+    cancelled_at_close = ours.filter(pl.col("kind") == EventKind.ORDER_CANCELLED)
+    assert set(ours["kind"]) <= {EventKind.ORDER_REJECTED, EventKind.CANCEL_REJECTED, EventKind.ORDER_CANCELLED}
+    close = run.events.filter(pl.col("kind") == EventKind.SESSION_CLOSED)["sequence"][0]
+    assert (cancelled_at_close["sequence"] == close).all()
+    notices = [json.loads(line) for line in (run.directory / results.NOTICES).read_text().splitlines()]
+    halt = next(notice for notice in notices if notice["notice"] == "INSTRUMENT_HALTED")
+    assert halt["observed"] >= halt["threshold"] == 300 and halt["sequence"] == summary["trip"]["sequence"]
+    assert halt["fix"]["MassActionReason"] == 11
+
+
+def test_compare_runs_each_value_and_shows_them_side_by_side(tmp_path):
+    arguments = small()[2:]
+    done = aar(
+        "compare", "exit-door", "--vary", "breaker=off,default", *arguments, "--out", tmp_path / "both", "--json"
+    )
+    both = summary_of(done)
+    assert [run["breaker"] for run in both["runs"]] == ["off", "default"]
+    page = Path(both["report"]).read_text()
+    assert "breaker off" in page and "breaker default" in page
+
+
+def running_run(directory: Path, *more: object):
+    """A run in the middle of its session, and the pids of all its processes."""
+    process = start_aar(*small(**{"duration_s": "60", "signal.at_s": "50"}), "--out", directory, *more)
+    wait_until(lambda: (directory / results.MANIFEST).is_file(), "the session is open", 120)
+    time.sleep(0.5)
+    return process, pids_of_run(process.pid)
+
+
+def pids_of_run(driver: int) -> dict[int, str]:
+    """Every process that carries the run id of this driver's children."""
+    marks, found = set(), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        mark = next((entry for entry in environment if entry.startswith(b"AAR_RUN_ID=")), None)
+        if mark:
+            found[int(folder.name)] = (mark, name)
+            if parent == driver:
+                marks.add(mark)
+    return {pid: name for pid, (mark, name) in found.items() if mark in marks}
+
+
+def commands_of(pids: dict[int, str], *parts: str) -> list[int]:
+    return [pid for pid, name in pids.items() if all(part in name for part in parts)]
+
+
+@pytest.mark.parametrize(
+    "how", ["ctrl-c", "kill -9 of the driver", "kill -9 of the venue", "kill -9 of the host actor"]
+)
+def test_however_a_run_ends_its_processes_are_gone(tmp_path, how):
+    process, pids = running_run(tmp_path / "run")
+    try:
+        agents = [p for p, name in pids.items() if "cluster.zygote" in name]
+        assert len(agents) == 41  # forty agents, and the zygote whose command line they share
+        assert len(pids) > 45  # and the venue, the actors and Ray
+        if how == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)
+        elif how == "kill -9 of the driver":
+            os.kill(process.pid, signal.SIGKILL)
+        elif how == "kill -9 of the venue":
+            os.kill(commands_of(pids, "exchange.server")[0], signal.SIGKILL)
+        else:
+            os.kill(commands_of(pids, "AgentHost")[0], signal.SIGKILL)
+        error = process.communicate(timeout=60)[1]
+        wait_until(lambda: not any(map(is_alive, pids)), f"all of the run gone: {how}")
+    finally:
+        process.kill()
+        process.communicate()
+    last = error.splitlines()[-1] if error else ""
+    if how == "ctrl-c":
+        assert process.returncode == 130 and "interrupted" in last
+    elif how != "kill -9 of the driver":
+        assert process.returncode == 1, error
+        assert last.startswith("aar: ") and ("venue" in last or "host actor" in last)
+        assert "Traceback" not in error
+
+
+def test_a_killed_agent_is_counted_and_the_run_goes_on(tmp_path):
+    process = start_aar(*small(duration_s="4"), "--out", tmp_path / "run", "--json")
+    try:
+        wait_until(lambda: (tmp_path / "run" / results.MANIFEST).is_file(), "the session is open", 120)
+        agents = [pid for pid in pids_of_run(process.pid) if Path(f"/proc/{pid}/comm").read_text().startswith("agent-")]
+        for pid in agents[:3]:
+            os.kill(pid, signal.SIGKILL)
+        output, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, error
+    summary = json.loads(output)
+    assert (summary["agent_processes_started"], summary["agent_processes_lost"]) == (40, 3)
+    assert sorted(code for _, _, code in summary["agent_exits"]) == [-9, -9, -9]
+
+
+def test_agents_end_by_themselves_when_the_venue_falls_silent(tmp_path):
+    """A stopped venue says nothing more: the lease runs out on every agent, as on a node that was cut off."""
+    process, pids = running_run(tmp_path / "run")
+    try:
+        venue = commands_of(pids, "exchange.server")[0]
+        agents = [p for p in pids if is_alive(p) and Path(f"/proc/{p}/comm").read_text().startswith("agent-")]
+        os.kill(venue, signal.SIGSTOP)
+        wait_until(lambda: not any(map(is_alive, agents)), "agents gone by their lease", 30)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1 and "does not answer" in error.splitlines()[-1]
+    wait_until(lambda: not any(map(is_alive, pids)), "all of the run gone")
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
+    found = {}
+
+    def go(name: str) -> None:
+        found[name] = aar(*small(), "--out", tmp_path / name, "--json")
+
+    threads = [threading.Thread(target=go, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for done in found.values():
+        summary = summary_of(done)
+        assert summary["agent_processes_started"] == 40 and summary["agent_processes_lost"] == 0
+
+
+def test_the_default_place_of_a_run_is_new_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = summary_of(aar(*small(duration_s="1.2", **{"signal.at_s": "1.0"}), "--json"))
+    second = summary_of(aar(*small(duration_s="1.2", **{"signal.at_s": "1.0"}), "--json"))
+    assert first["directory"] != second["directory"]
+    assert {Path(run["directory"]).parent for run in (first, second)} == {tmp_path / "runs"}
+
+
+def test_commands_of_the_operator_are_in_the_journal(finished):
+    kinds = journal.read(finished[0] / "journal").commands["kind"].tolist()
+    for kind in (CommandKind.OPEN_SESSION, CommandKind.PUBLISH_SIGNAL, CommandKind.CLOSE_SESSION):
+        assert kinds.count(kind) == 1
