@@ -22,6 +22,7 @@ app = typer.Typer(
     help="A laboratory for markets emptied faster than anyone reacts.",
 )
 _out = Console(highlight=False)
+_INTERRUPTED = 130
 
 Scenario = Annotated[str, typer.Argument(help="Name of a scenario (see `aar scenarios`), or path of your own .toml.")]
 Agents = Annotated[int | None, typer.Option(help="Number of agent processes. [default: the scenario's]")]
@@ -197,6 +198,8 @@ def _guarded(call: Callable[[], Any]) -> int:
 
     try:
         result = call()
+        if result == _INTERRUPTED:  # typer turns Ctrl-C into a result
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except (ConfigurationError, JournalError) as error:
         return _complain(str(error), 2)
@@ -205,7 +208,7 @@ def _guarded(call: Callable[[], Any]) -> int:
     except RunFailed as error:
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; every process of the run is gone", 130)
+        return _complain("interrupted; every process of the run is gone", _INTERRUPTED)
 
 
 def _complain(text: str, status: int) -> int:

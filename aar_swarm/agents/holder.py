@@ -25,9 +25,9 @@ class HolderParams(Config):
     horizon_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
     """Median over holders of the time within which each wants to be out."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 10
-    risk_aversion: Annotated[float, Field(ge=0, le=1e6)] = 3e-4
+    risk_aversion: Annotated[float, Field(ge=0, le=1e6)] = 5e-3
     """Median λ, 1/(ticks × lots)."""
-    spread_of_tastes: Annotated[float, Field(ge=0, le=3)] = 0.4
+    spread_of_tastes: Annotated[float, Field(ge=0, le=3)] = 0.5
     """Standard deviation of the logarithm of horizon and risk aversion over holders."""
     permanent_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """γ as a share of the slope of the visible book: what a holder believes its own selling moves for good."""
