@@ -1,5 +1,7 @@
 """The main promise, with a thousand real processes: the market absorbs a tenth of the crowd, and not all of it."""
 
+import secrets
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -128,15 +130,20 @@ def test_a_recorded_day_is_the_market_that_the_crowd_hits(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_nodes_hosts_agents_on_both():
+def test_a_cluster_of_two_nodes_hosts_agents_on_both(monkeypatch):
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    place = Path(mkdtemp(prefix="aar-"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    place = Path(mkdtemp(prefix="aar-"))  # a short path, for Ray's sockets
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": str(place / "ray")}
+    )
     try:
         cluster.add_node(num_cpus=1, resources={"exchange": 1})
         run = aar_swarm.run("exit-door", agents=100, settings=SHORTER, address=cluster.address, out=place / "run")
         assert run.summary["hosts"] == 2 and run.summary["agent_processes_lost"] == 0
         assert len({host["pid"] for host in run.manifest["hosts"]}) == 2
+        assert summary_of(aar("replay", run.directory, "--json"))["same"]
     finally:
         cluster.shutdown()
+        shutil.rmtree(place, ignore_errors=True)
