@@ -104,6 +104,7 @@ class Venue:
         # Bounded per session: a session that does not read loses its own reports, and nobody else's.
         self._orders.setsockopt(zmq.SNDHWM, 100_000)
         self._orders.setsockopt(zmq.RCVHWM, 100_000)
+        self._orders.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that a report nobody can take is an error, and counted
         self._control = _socket(self.context, zmq.ROUTER, MAX_MESSAGE_BYTES)
         self._control.setsockopt(zmq.SNDHWM, 0)
         self._market_data = _socket(self.context, zmq.PUB, MAX_MESSAGE_BYTES)

@@ -172,6 +172,23 @@ def test_a_session_cannot_take_the_identity_of_a_connected_one(venue):
     assert venue.stop()["commands"] == 4
 
 
+def test_reports_to_a_session_that_is_gone_are_counted_and_nobody_else_notices(venue):
+    for account in (0, 1):
+        venue.endow(account)
+    maker, taker = venue.participant(0), venue.participant(1)
+    venue.open()
+    place(maker, 1, BUY, 100, 10)
+    hear(maker, EventKind.ORDER_ACCEPTED)
+    maker.close()
+    venue.participants.remove(maker)
+    for order_id in range(1, 6):
+        place(taker, order_id, SELL, 100, 1)
+        assert hear(taker, EventKind.ORDER_FILLED).order_id == order_id
+    said = venue.stop()
+    assert 1 <= said["reports_unsent"] <= 5
+    check_replay(venue, said)
+
+
 def test_an_order_of_an_account_that_does_not_exist_is_rejected(venue):
     venue.open()
     with venue.context.socket(zmq.DEALER) as stranger:
