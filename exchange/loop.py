@@ -1,26 +1,25 @@
 """The event loop: receive → stamp → sequence → journal → apply → publish, compiled, over libzmq itself.
 
-Owns the order of those steps, what is sent to whom, and the counters of all that it refuses. Decides nothing about the
-market: the engine does. It never waits to fill a batch; it takes what the sockets already hold.
+Owns the order of those steps and the counters of all that it refuses; what is said to whom is outbound.py's.
+Decides nothing about the market: the engine does. It never waits to fill a batch; it takes what the sockets hold.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from exchange import book, codec, libzmq, wire
+from exchange import codec, libzmq, outbound, wire
 from exchange.config import Config
 from exchange.engine import EVENTS_BESIDE_RESTING, apply_commands
 from exchange.jit import helper, kernel, routine
 from exchange.journal import seal
 from exchange.replay import digest_events
 from exchange.state import Array, State
-from exchange.types import COMMAND, EVENT, NO_BID, CommandKind, EventKind, Reason, Side, _record
+from exchange.types import COMMAND, EVENT, CommandKind, EventKind, Reason, _record
 
 BATCH = 256
 """Messages taken from a socket before they are applied: bounds how long a notice can wait behind orders."""
 _FRAME_BYTES = 512
-_DEPTH_DIVISOR = 100  # depth is counted within 1 % of the mid
 
 SLICE_OVER, STOPPED, JOURNAL_FAILED, INTERRUPTED = 0, 1, 2, 3
 """Why serve() returned."""
@@ -29,17 +28,12 @@ _PLACE, _CANCEL, _LOGON = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_O
 _DEPOSIT_CASH, _CLOSE_SESSION = int(CommandKind.DEPOSIT_CASH), int(CommandKind.CLOSE_SESSION)
 _STATUS, _STOP = int(wire.MessageKind.STATUS), int(wire.MessageKind.STOP)
 _LOGGED_ON, _DONE = int(wire.MessageKind.LOGGED_ON), int(wire.MessageKind.DONE)
-_TOP, _SLOW_TOP = int(wire.MessageKind.TOP_OF_BOOK), int(wire.MessageKind.SLOW_TOP_OF_BOOK)
-_HEARTBEAT = int(wire.MessageKind.HEARTBEAT)
 _REJECTED, _FILLED = int(EventKind.ORDER_REJECTED), int(EventKind.ORDER_FILLED)
 _CANCEL_REJECTED = int(EventKind.CANCEL_REJECTED)
-_HALTED, _OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
-_SIGNAL, _CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
 _MALFORMED = int(Reason.MALFORMED)
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _PLACE_FIELDS, _CANCEL_FIELDS = wire.PLACE_FIELDS, wire.CANCEL_FIELDS
 _LOGON_FIELDS, _CONTROL_FIELDS = wire.LOGON_FIELDS, wire.CONTROL_FIELDS
-_IDENTITY_BYTES, _VERSION = wire.IDENTITY_BYTES, wire.PROTOCOL_VERSION
+_VERSION = wire.PROTOCOL_VERSION
 
 LOOP = _record(
     "sequence",
@@ -152,23 +146,6 @@ def _receive(loop, socket):
     return peer_size, size if frames == 1 else -1
 
 
-@routine
-def _send(loop, socket, address, address_size, count):
-    """Send the first `count` of loop.values to one session; a session that cannot take it loses it, counted."""
-    size = codec.put_array(loop.out, loop.values, count)
-    sent = libzmq.zmq_send(socket, address.ctypes.data, address_size, libzmq.DONTWAIT | libzmq.SNDMORE)
-    if sent >= 0:
-        sent = libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
-    if sent < 0:
-        loop.status[0]["unsent"] += 1
-
-
-@routine
-def _publish(loop, socket, count):
-    size = codec.put_array(loop.out, loop.values, count)
-    libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
-
-
 @helper
 def _stamp(loop):
     status = loop.status[0]
@@ -189,7 +166,7 @@ def _refuse_message(loop, socket, peer_size, now):
     loop.values[1] = status["sequence"]
     loop.values[2] = now
     loop.values[9] = _MALFORMED
-    _send(loop, socket, loop.peer, peer_size, 11)
+    outbound.send(loop, socket, loop.peer, peer_size, 11)
 
 
 @routine
@@ -212,7 +189,7 @@ def _decode_order(loop, state, sockets, at, peer_size, size, now):
         values[2] = now
         values[3] = state.instruments.shape[0]
         values[4] = state.accounts[account]["last_order_id"]
-        _send(loop, sockets.orders, loop.peer, peer_size, 5)
+        outbound.send(loop, sockets.orders, loop.peer, peer_size, 5)
         return 0
     is_place = count == _PLACE_FIELDS and kind == _PLACE
     if not is_place and not (count == _CANCEL_FIELDS and kind == _CANCEL):
@@ -291,48 +268,6 @@ def _journal(loop, sockets, count):
 
 
 @routine
-def _send_report(loop, sockets, at, maker):
-    """Tell one side of event number `at` what became of its order: maker 1 for the maker of a fill, else 0."""
-    event = loop.events[at]
-    values = loop.values
-    side = event["side"]
-    values[0] = event["kind"]
-    values[1] = event["sequence"]
-    values[2] = event["time_ns"]
-    values[3] = event["instrument"]
-    values[4] = event["maker_order_id"] if maker == 1 else event["order_id"]
-    values[5] = 1 - side if maker == 1 else side
-    values[6] = event["price_ticks"]
-    values[7] = event["quantity_lots"]
-    values[8] = event["maker_leaves_lots"] if maker == 1 else event["leaves_lots"]
-    values[9] = event["reason"]
-    values[10] = 1 + maker if event["kind"] == _FILLED else 0
-    codec.put_identity(loop.address, event["maker_account"] if maker == 1 else event["account"])
-    _send(loop, sockets.orders, loop.address, _IDENTITY_BYTES, 11)
-
-
-@routine
-def _send_notices(loop, sockets, count):
-    """Publish what everyone must hear among the events. First of all, because a halt must not wait behind reports."""
-    for at in range(count):
-        event = loop.events[at]
-        kind = event["kind"]
-        if kind == _HALTED or kind == _OPENED or kind == _SIGNAL or kind == _CLOSED:
-            values = loop.values
-            values[0] = kind
-            values[1] = event["sequence"]
-            values[2] = event["time_ns"]
-            values[3] = event["instrument"]
-            values[4] = event["reason"]
-            values[5] = event["value"]
-            values[6] = event["threshold"]
-            values[7] = event["window_ns"]
-            values[8] = event["price_ticks"]
-            values[9] = event["quantity_lots"]
-            _publish(loop, sockets.notices, 10)
-
-
-@routine
 def _apply(loop, state, sockets, count, by_operator):
     """Apply the journaled batch and tell everyone concerned; returns the Reason of the last operator's reject or 0."""
     status = loop.status[0]
@@ -342,16 +277,16 @@ def _apply(loop, state, sockets, count, by_operator):
         first = done
         done, events = apply_commands(state, loop.commands, done, count, loop.events)
         matched = libzmq.now_ns(loop.clock)
-        _send_notices(loop, sockets, events)
+        outbound.send_notices(loop, sockets, events)
         for at in range(events):
             kind = loop.events[at]["kind"]
             if kind <= _CANCEL_REJECTED:
                 if kind == _REJECTED and by_operator:
                     reason = loop.events[at]["reason"]
                 else:
-                    _send_report(loop, sockets, at, 0)
+                    outbound.send_report(loop, sockets, at, 0)
                     if kind == _FILLED:
-                        _send_report(loop, sockets, at, 1)
+                        outbound.send_report(loop, sockets, at, 1)
         status["digest"] = digest_events(status["digest"], loop.event_words, events)
         status["events"] += events
         acknowledged = libzmq.now_ns(loop.clock)
@@ -410,77 +345,8 @@ def _serve_control(loop, state, sockets):
     values[3] = status["sequence"]
     values[4] = status["logged_on"]
     values[5] = status["malformed"]
-    _send(loop, sockets.control, loop.peer, peer_size, 6)
+    outbound.send(loop, sockets.control, loop.peer, peer_size, 6)
     return 1
-
-
-@routine
-def _publish_top(loop, state, sockets, instrument, kind, now):
-    top = state.instruments[instrument]
-    bid = top["best_bid"]
-    ask = top["best_ask"]
-    levels = top["price_levels"]
-    values = loop.values
-    values[0] = kind
-    values[1] = instrument
-    values[2] = loop.status[0]["sequence"]
-    values[3] = now
-    values[4] = bid
-    values[5] = state.levels[instrument][bid]["quantity_lots"] if bid != NO_BID else 0
-    values[6] = ask
-    values[7] = state.levels[instrument][ask]["quantity_lots"] if ask < levels else 0
-    values[8] = top["last_ticks"]
-    values[9] = top["volume_lots"]
-    middle = (bid + ask) // 2
-    if bid == NO_BID:
-        middle = ask
-    elif ask == levels:
-        middle = bid
-    values[10] = book.depth_within(state, instrument, _BUY, middle - middle // _DEPTH_DIVISOR)
-    values[11] = book.depth_within(state, instrument, _SELL, middle + middle // _DEPTH_DIVISOR)
-    _publish(loop, sockets.market_data, 12)
-
-
-@routine
-def _serve_public(loop, state, sockets, now):
-    """Publish market data that is due and has changed, slow market data and the heartbeat when they are due."""
-    status = loop.status[0]
-    if now - status["published_ns"] >= loop.intervals[0]:
-        status["published_ns"] = now
-        for instrument in range(state.instruments.shape[0]):
-            top = state.instruments[instrument]
-            said = loop.published[instrument]
-            bid = top["best_bid"]
-            ask = top["best_ask"]
-            bid_lots = state.levels[instrument][bid]["quantity_lots"]
-            ask_lots = state.levels[instrument][ask]["quantity_lots"] if ask < top["price_levels"] else 0
-            if (
-                said[0] != bid
-                or said[1] != bid_lots
-                or said[2] != ask
-                or said[3] != ask_lots
-                or said[4] != top["volume_lots"]
-                or said[5] != top["phase"]
-            ):
-                said[0] = bid
-                said[1] = bid_lots
-                said[2] = ask
-                said[3] = ask_lots
-                said[4] = top["volume_lots"]
-                said[5] = top["phase"]
-                _publish_top(loop, state, sockets, instrument, _TOP, now)
-    if now - status["slow_published_ns"] >= loop.intervals[1]:
-        status["slow_published_ns"] = now
-        for instrument in range(state.instruments.shape[0]):
-            _publish_top(loop, state, sockets, instrument, _SLOW_TOP, now)
-    if now - status["heartbeat_ns"] >= loop.intervals[2]:
-        status["heartbeat_ns"] = now
-        loop.values[:] = 0
-        loop.values[0] = _HEARTBEAT
-        loop.values[1] = status["sequence"]
-        loop.values[2] = now
-        loop.values[3] = -1
-        _publish(loop, sockets.notices, 10)
 
 
 @kernel
@@ -500,7 +366,7 @@ def serve(loop, state, sockets, until_ns):
             return JOURNAL_FAILED
         if status["stop"] != 0:
             return STOPPED
-        _serve_public(loop, state, sockets, now)
+        outbound.publish_due(loop, state, sockets, now)
         if control == 0 and taken == 0:
             due = min(until_ns, status["published_ns"] + loop.intervals[0])
             wait_ms = max(1, (due - now) // 1_000_000)

@@ -100,7 +100,7 @@ def test_a_trip_halts_at_that_command_and_says_why(venue):
     venue.open()
     for order_id, price in enumerate((1000, 960, 940), 1):
         place(maker, order_id, BUY, price, 10)
-    hear(maker, EventKind.ORDER_ACCEPTED)
+        hear(maker, EventKind.ORDER_ACCEPTED)  # before the other session's order, which no wire orders after these
     place(taker, 1, SELL, 0, 30, OrderType.MARKET)
     notice = hear(maker, EventKind.INSTRUMENT_HALTED)
     assert (notice.instrument, notice.reason, notice.value, notice.threshold) == (0, Trigger.PRICE_MOVE, 600, 500)
