@@ -138,8 +138,10 @@ class AgentProcess:
                 self.heard_venue_ns = heard = clock.monotonic_ns()
                 self._take(message, heard)
             now = clock.monotonic_ns()
+            due = []
             while self.timers and self.timers[0][0] <= now:
-                _, _, tag = heapq.heappop(self.timers)
+                due.append(heapq.heappop(self.timers)[2])
+            for tag in due:  # those they set anew wait until the sockets were looked at again
                 self._decide(Timer(tag), now)
             if not self.row["ready_ns"] and now - self.asked_ns > _LOGON_RETRY_NS:
                 self.asked_ns = now

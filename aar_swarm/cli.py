@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from aar_swarm.scenario import load_scenario, scenario_names
+from aar_swarm.scenario import breaker_names, load_scenario, scenario_names
 from exchange.errors import ConfigurationError, JournalError
 
 app = typer.Typer(
@@ -71,6 +71,7 @@ def run_command(
 ) -> None:
     """Run a scenario with real agent processes, and leave a run directory."""
     from aar_swarm.display import Display
+    from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
     from aar_swarm.runner import run
 
@@ -92,6 +93,8 @@ def run_command(
         print(json.dumps({**finished.summary, "directory": str(finished.directory)}))
     else:
         _out.print(summary_table([f"breaker {finished.summary['breaker']}"], [finished.summary]))
+        if finished.summary.get("background"):
+            _out.print(f"Market: {conditions([finished])['market']}.")
         _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
 
 
@@ -156,8 +159,16 @@ def replay_command(
     if as_json:
         print(json.dumps(found))
     else:
+        for halt in found["halts"] or [None]:
+            halted = "never" if halt is None else ", ".join(f"{key} {value}" for key, value in halt.items())
+            _out.print(f"{'halted':22} {halted}")
         for key, value in found.items():
-            _out.print(f"{key:22} {value}")
+            if key not in ("halts", "same"):
+                _out.print(f"{key:22} {value}")
+        if found["same"]:
+            _out.print("Every event and the final state are those of the run.")
+        if settings:
+            _out.print("The same commands, another breaker: what agents would have sent instead, nobody knows.")
 
 
 @app.command()
@@ -176,7 +187,8 @@ def scenarios() -> None:
     """List the scenarios and their breakers."""
     for name in scenario_names():
         scenario = load_scenario(name)
-        _out.print(f"{name}: {scenario.title}. {scenario.default_agents:,} agents, {scenario.duration_s:g} s.")
+        size = f"{scenario.default_agents:,} agents, {scenario.duration_s:g} s"
+        _out.print(f"{name}: {scenario.title}. {size}. Breakers: {', '.join(breaker_names(name))}.")
 
 
 @app.command()
@@ -194,7 +206,9 @@ def main() -> None:
 
 
 def _guarded(call: Callable[[], Any]) -> int:
+    from aar_swarm.analysis.measures import NotConserved
     from aar_swarm.runner import RunFailed
+    from aar_swarm.write_up import ReplayDiffers
 
     try:
         result = call()
@@ -204,8 +218,10 @@ def _guarded(call: Callable[[], Any]) -> int:
     except (ConfigurationError, JournalError) as error:
         return _complain(str(error), 2)
     except typer.TyperException as error:
+        if not error.format_message():  # no command was named, and the help was shown
+            return 2
         return _complain(error.format_message().replace("\n", " "), 2)
-    except RunFailed as error:
+    except (RunFailed, ReplayDiffers, NotConserved, OSError) as error:
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted; every process of the run is gone", _INTERRUPTED)

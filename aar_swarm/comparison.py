@@ -8,8 +8,7 @@ from typing import Any
 from aar_swarm.progress import Progress
 from aar_swarm.report.pictures import write_comparison
 from aar_swarm.results import REPORT, Run
-from aar_swarm.runner import run
-from aar_swarm.scenario import load_scenario
+from aar_swarm.runner import prepare, run
 from exchange import clock
 from exchange.errors import ConfigurationError
 
@@ -48,9 +47,10 @@ def compare(
             chosen["agents"] = int(value)
         else:
             chosen["settings"][vary] = value
-        checked = load_scenario(scenario, chosen["breaker"], chosen["settings"])
-        checked.counts(chosen["agents"] or checked.default_agents)
+        prepare(scenario, **chosen, **common)
         each.append(chosen)
+    if len(set(values)) < len(values):
+        raise ConfigurationError(f"--vary {vary}={','.join(values)}: names a value twice")
     directory = Path(out) if out is not None else Path("runs") / f"compare-{Path(scenario).stem}-{clock.utc_stamp()}"
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigurationError(

@@ -25,4 +25,4 @@ def examine() -> Iterator[str]:
     if pid == 0:
         os._exit(0 if ask_for_realtime(True).startswith("SCHED_FIFO") else 1)
     permitted = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    yield f"real-time priority for the venue: {'permitted' if permitted else 'not permitted; see DESIGN in the docs'}"
+    yield f"real-time priority for the venue: {'permitted' if permitted else 'not permitted; see ARCHITECTURE.md'}"

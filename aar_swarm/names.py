@@ -13,10 +13,10 @@ def strategy_class(name: str) -> type[Strategy]:
 
     Raises: ConfigurationError: no such module or class, or not a Strategy.
     """
-    module_name, _, class_name = name.partition(":")
+    module_name, _, class_name = str(name).partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported
         raise ConfigurationError(f"strategy {name!r}: {error}; write it as module:Class") from None
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ConfigurationError(f"strategy {name!r} is not a subclass of aar_swarm.agents.base.Strategy")

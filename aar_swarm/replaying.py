@@ -1,15 +1,16 @@
 """`aar replay`: the same events, bit for bit; or what another breaker would have done to the same commands."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from aar_swarm import results
+from aar_swarm.scenario import Breaker, explain
 from exchange import clock, journal
-from exchange.config import BreakerConfig, EngineConfig
+from exchange.config import EngineConfig
 from exchange.errors import ConfigurationError
 from exchange.replay import replay
 from exchange.types import EventKind, Trigger
@@ -23,6 +24,8 @@ def replay_run(directory: Path, settings: Mapping[str, Any], until: int | None) 
     left no summary to compare with), halts, and what it took.
     Raises: ConfigurationError; JournalError.
     """
+    if not (directory / results.JOURNAL).is_dir():
+        raise ConfigurationError(results.not_a_run(directory))
     recorded = journal.read(directory / results.JOURNAL, until)
     config = _with_breaker(recorded.config, settings)
     begun_ns = clock.monotonic_ns()
@@ -38,11 +41,13 @@ def replay_run(directory: Path, settings: Mapping[str, Any], until: int | None) 
     summary = directory / results.SUMMARY
     same = None
     if summary.is_file() and not settings and until is None:
-        said = json.loads(summary.read_text())
+        said = results.read_json(summary)
+        if any(key not in said for key in ("commands", "state_hash", "events_digest", "events")):
+            raise ConfigurationError(f"{summary}: does not hold a run's figures; take another copy of the run")
         if said["commands"] != found["commands"]:
             raise journal.JournalError(
                 f"{directory}: the journal holds {found['commands']} commands and the run had {said['commands']}: "
-                f"it was cut off at a record's end; take another copy, or replay it with --until {found['commands']}"
+                f"it is cut off at a record's end or another run's; replay it with --until {found['commands']}"
             )
         same = all(said[key] == found[key] for key in ("state_hash", "events_digest", "events"))
         if not same:
@@ -74,23 +79,21 @@ def _lowest(events: np.ndarray) -> int | None:
 
 
 def _with_breaker(config: EngineConfig, settings: Mapping[str, Any]) -> EngineConfig:
-    """The configuration with changed breaker settings, of every instrument."""
+    """The configuration with changed breaker settings, named as in a scenario, of every instrument."""
     changes = {}
     for key, value in settings.items():
         table, _, name = key.partition(".")
-        if table != "breaker" or name not in BreakerConfig.model_fields:
-            known = ", ".join(f"breaker.{field}" for field in BreakerConfig.model_fields)
+        if table != "breaker" or name not in Breaker.model_fields:
+            known = ", ".join(f"breaker.{field}" for field in Breaker.model_fields)
             raise ConfigurationError(f"unknown setting {key!r}; a replay can change: {known}")
         changes[name] = value
     if not changes:
         return config
     instruments = []
     for instrument in config.instruments:
-        merged = {**instrument.breaker.model_dump(), **changes}
         try:
-            breaker = BreakerConfig.model_validate(merged)
-        except ValueError as error:
-            first = error.errors()[0]  # type: ignore[attr-defined]
-            raise ConfigurationError(f"breaker.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            breaker = Breaker.model_validate({**Breaker.from_ns(instrument.breaker).model_dump(), **changes}).in_ns()
+        except ValidationError as error:
+            raise ConfigurationError(explain(error, "breaker.")) from None
         instruments.append(instrument.model_copy(update={"breaker": breaker}))
     return config.model_copy(update={"instruments": tuple(instruments)})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from exchange.errors import ConfigurationError
 
@@ -54,11 +55,33 @@ class Run:
     losses = cached_property(lambda self: self._table(LOSSES))
 
     def _json(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.directory / name).read_text())
-        return found
+        return read_json(self.directory / name)
 
     def _table(self, name: str) -> pl.DataFrame:
-        return pl.read_parquet(self.directory / name)
+        try:
+            return pl.read_parquet(self.directory / name)
+        except (OSError, PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigurationError(f"{self.directory / name}: {reason}; take another copy of the run") from None
+
+
+def not_a_run(path: Path) -> str:
+    """What to say of a directory that holds no run itself."""
+    inside = sorted(entry.parent.name for entry in path.glob(f"*/{JOURNAL}")) if path.is_dir() else []
+    if inside:
+        return f"{path}: holds several runs; name one of them: {', '.join(str(path / name) for name in inside)}"
+    return f"{path}: not the directory of a run (no {JOURNAL}/); name what `aar run` printed"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's JSON files. Raises: ConfigurationError: damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: {error}; take another copy of the run") from None
+    if not isinstance(found, dict) or not found:
+        raise ConfigurationError(f"{path}: does not hold a run's figures; take another copy of the run")
+    return found
 
 
 def load(directory: str | Path) -> Run:
@@ -68,7 +91,7 @@ def load(directory: str | Path) -> Run:
     """
     path = Path(directory)
     if not (path / MANIFEST).is_file():
-        raise ConfigurationError(f"{path}: not the directory of a run (no {MANIFEST}); name what `aar run` printed")
+        raise ConfigurationError(not_a_run(path))
     if not (path / SUMMARY).is_file():
         raise ConfigurationError(f"{path}: that run did not finish (no {SUMMARY}); its journal can still be replayed")
     return Run(path)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from polars.exceptions import PolarsError
 
 from aar_swarm import lobster
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.agents.background import Background
-from aar_swarm.analysis.measures import CROWD
+from aar_swarm.analysis.measures import CROWD, RECORDING
 from aar_swarm.progress import Progress
 from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
 from aar_swarm.scenario import Group, Scenario, check_endowments, load_scenario
@@ -27,14 +28,17 @@ from aar_swarm.write_up import write_up
 from cluster import placement
 from cluster.guard import Guard, new_run_id
 from cluster.limits import check_machine
+from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
-from exchange.errors import ConfigurationError, VenueError
+from exchange.errors import ConfigurationError, JournalError, VenueError
 from exchange.types import CommandKind, Side
 
 LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 240.0
+_STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
 _SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
@@ -68,26 +72,43 @@ def run(
     for market data and notices (0: any free ones).
     Raises: ConfigurationError: what was asked for cannot be; RunFailed.
     """
+    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed)
+    recording = None if background is None else background.removeprefix("lobster:")
+    directory = _new_directory(out, chosen.name)
+    return _Run(chosen, count, seed, directory, address, port, recording, progress or Progress()).perform()
+
+
+def prepare(
+    scenario: str,
+    agents: int | None = None,
+    breaker: str = "default",
+    seed: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    background: str | None = None,
+    speed: float = 1.0,
+) -> tuple[Scenario, int]:
+    """Everything that can be found out before anything starts; returns the scenario and the number of agents.
+
+    Raises: ConfigurationError.
+    """
     chosen = load_scenario(scenario, breaker, settings)
-    recording = None
     if background is not None:
-        recording = background.removeprefix("lobster:")
         chosen = _with_background(chosen, background, speed)
     elif speed != 1.0:
         raise ConfigurationError("--speed is the speed of a recorded day: it needs --background lobster:FILE")
     count = chosen.default_agents if agents is None else agents
     if count < 1:
         raise ConfigurationError(f"--agents {count}: there must be at least one")
-    if seed < 0:
-        raise ConfigurationError(f"--seed {seed}: must not be negative")
+    if not 0 <= seed < 1 << 63:
+        raise ConfigurationError(f"--seed {seed}: must be from 0 to 2^63 - 1")
     chosen.counts(count)
     check_endowments(chosen, count)
     if address is None:
         check_machine(count)
     else:
         placement.check_address(address)
-    directory = _new_directory(out, chosen.name)
-    return _Run(chosen, count, seed, directory, address, port, recording, progress or Progress()).perform()
+    return chosen, count
 
 
 def _with_background(scenario: Scenario, background: str, speed: float) -> Scenario:
@@ -123,7 +144,7 @@ def _with_background(scenario: Scenario, background: str, speed: float) -> Scena
         params={"file": str(path), "speed": speed},
     )
     crowd = {name: group for name, group in scenario.participants.items() if group.count == "rest"}
-    return scenario.model_copy(update={"instrument": instrument, "participants": {"background": group, **crowd}})
+    return scenario.model_copy(update={"instrument": instrument, "participants": {RECORDING: group, **crowd}})
 
 
 def _new_directory(out: str | Path | None, name: str) -> Path:
@@ -172,6 +193,7 @@ class _Run:
         self.venue: placement.Actor | None = None
         self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
+        self.session_s = 0.0
 
     def perform(self) -> Run:
         parent = tempfile.gettempdir()
@@ -180,27 +202,34 @@ class _Run:
         temporary = tempfile.mkdtemp(prefix=TMP_PREFIX, dir=parent)
         before = os.environ.get("AAR_TMP_DIR")
         os.environ["AAR_TMP_DIR"] = temporary
-        guard = Guard.start(new_run_id(), temporary)
+        guard = None
         try:
+            guard = Guard.start(new_run_id(), temporary)
             self.progress.stage("starting Ray")
             with placement.ray_session(self.address, temporary) as nodes:
                 try:
                     outcome = self._session(nodes)
                 finally:
                     self._tear_down()
-        except (placement.ActorDied, VenueError) as error:
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed) as error:
             raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
             raise
         finally:
-            guard.close()
+            if guard is not None:
+                guard.close()
+            shutil.rmtree(temporary, ignore_errors=True)
             if before is None:
                 os.environ.pop("AAR_TMP_DIR", None)
             else:
                 os.environ["AAR_TMP_DIR"] = before
         self.progress.stage("replaying the journal, writing tables and report")
-        write_up(self.directory, self.scenario, self.groups, self.manifest, outcome, self.recording)
+        try:
+            write_up(self.directory, self.scenario, self.groups, self.manifest, outcome, self.recording)
+        except (OSError, JournalError, PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunFailed(f"the session is over but could not be written up in {self.directory}: {reason}") from None
         return Run(self.directory)
 
     def _session(self, nodes: list[placement.Node]) -> dict[str, Any]:
@@ -217,16 +246,17 @@ class _Run:
         self._play()
         rows, statuses = self._collect()
         assert self.venue is not None
-        final = self.venue.call("stop")
+        final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
             raise VenueError(final["error"])
         if self.address is not None:
-            for name, content in self.venue.call("files").items():
+            for name, content in self.venue.call("files", timeout_s=_START_TIMEOUT_S).items():
                 (self.directory / JOURNAL / name).write_bytes(content)
         return {
             "final": final,
             "rows": rows,
             "start_s": start_s,
+            "session_s": self.session_s,
             "memory_kb": sum(memory_kb),
             "exited": [end for status in statuses for end in status["exited"]],
             "hosts": hosts,
@@ -241,9 +271,8 @@ class _Run:
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
         }
-        started: dict[str, Any] = self.venue.call(
-            "start", config, str(self.directory / JOURNAL) if self.address is None else None
-        )
+        directory = str(self.directory / JOURNAL) if self.address is None else None
+        started: dict[str, Any] = self.venue.call("start", config, directory, timeout_s=_START_TIMEOUT_S)
         return started
 
     def _endow(self) -> None:
@@ -251,7 +280,7 @@ class _Run:
         groups = self.scenario.participants
         cash = {account: groups[name].cash for account, name in enumerate(self.groups)}
         shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
-        self.venue.call("deposit", cash, shares)
+        self.venue.call("deposit", cash, shares, timeout_s=_START_TIMEOUT_S)
 
     def _spec(self, name: str) -> dict[str, Any]:
         group = self.scenario.participants[name]
@@ -298,7 +327,7 @@ class _Run:
                 if batch:
                     calls.append((host, len(batch), host.begin("spawn", batch, common)))
             for host, asked, call in calls:
-                if host.end(call) < asked:
+                if host.end(call, _START_TIMEOUT_S) < asked:
                     error = host.call("status")["fork_error"]
                     raise ConfigurationError(
                         f"--agents {self.agents}: {host.node.address} cannot start so many processes ({error}); "
@@ -325,7 +354,12 @@ class _Run:
         for status in self._statuses():
             if status["exited"]:
                 agent, _, code = status["exited"][0]
-                raise RunFailed(f"agent {agent} ended with status {code} before the session; see {LOG} of the run")
+                log = self.directory / LOG
+                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
+                raise RunFailed(
+                    f"agent {agent} ended with status {code} before the session: "
+                    f"{' '.join(said) or 'no word'}; see {log}"
+                )
 
     def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
         one_clock = len({host["boot_id"] for host in hosts}) == 1
@@ -370,6 +404,7 @@ class _Run:
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
+        self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
 
     def _collect(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Let the agents finish; returns their scoreboard, one row an account, and the hosts' last word."""
@@ -378,7 +413,7 @@ class _Run:
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
         rows = np.concatenate([host.call("rows") for host in self.hosts])
-        return rows[np.argsort(rows["agent_id"])], [host.call("stop") for host in self.hosts]
+        return rows[np.argsort(rows["agent_id"])], [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
 
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""

@@ -5,6 +5,7 @@ the strategy), `breaker.price_move_bps` (of the breaker in force). Errors name t
 what is allowed.
 """
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,15 @@ class Breaker(Config):
     sell_volume_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     sell_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
 
+    @classmethod
+    def from_ns(cls, breaker: BreakerConfig) -> "Breaker":
+        return cls(
+            price_move_bps=breaker.price_move_bps,
+            price_window_ms=breaker.price_window_ns / MS,
+            sell_volume_lots=breaker.sell_volume_lots,
+            sell_window_ms=breaker.sell_window_ns / MS,
+        )
+
     def in_ns(self) -> BreakerConfig:
         return BreakerConfig(
             price_move_bps=self.price_move_bps,
@@ -57,6 +67,9 @@ class Breaker(Config):
             sell_volume_lots=self.sell_volume_lots,
             sell_window_ns=round(self.sell_window_ms * MS),
         )
+
+
+_TABLES: dict[str, type[Config]] = {"signal": Signal, "instrument": Instrument, "market_data": MarketData}
 
 
 class Group(Config):
@@ -120,27 +133,34 @@ def scenario_names() -> list[str]:
     return sorted(path.stem for path in _DIRECTORY.glob("*.toml"))
 
 
-def load_scenario(
-    name: str, breaker: str = "default", settings: Mapping[str, Any] | None = None, **replace: Any
-) -> Scenario:
+def breaker_names(name: str) -> list[str]:
+    """The breakers that a scenario of this name has, and off."""
+    raw = tomllib.loads((_DIRECTORY / f"{name}.toml").read_text())
+    return [*raw["breakers"], "off"]
+
+
+def load_scenario(name: str, breaker: str = "default", settings: Mapping[str, Any] | None = None) -> Scenario:
     """Read a scenario by name (or a path to one's own .toml), choose its breaker and apply settings.
 
-    Args: settings: path → value, values as text or already typed; replace: whole tables of the file, by name.
+    Args: settings: path → value, values as text or already typed.
     Raises: ConfigurationError: one line saying what, where and what to do.
     """
     path = Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
+    if not path.is_file() and name.endswith(".toml"):
+        raise ConfigurationError(f"{path}: there is no such file")
     if not path.is_file():
         raise ConfigurationError(f"unknown scenario {name!r}; there are: {', '.join(scenario_names())}")
     try:
         raw = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from None
-    raw.update(replace)
+    _check_shapes(path, raw)
+    if name.endswith(".toml") and str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))  # a strategy of one's own may stand beside its scenario
     breakers = raw.pop("breakers", {})
     if breaker != "off" and breaker not in breakers:
-        raise ConfigurationError(
-            f"unknown breaker {breaker!r}; scenario {name} has: {', '.join(sorted(breakers))}, off"
-        )
+        known = ", ".join([*sorted(breakers), "off"])
+        raise ConfigurationError(f"unknown breaker {breaker!r}; scenario {name} has: {known} (--breaker NAME)")
     raw["name"] = path.stem
     raw["breaker"] = None if breaker == "off" else breakers[breaker]
     raw["breaker_name"] = breaker
@@ -149,6 +169,18 @@ def load_scenario(
     for key, value in (settings or {}).items():
         _set(raw, key, value)
     return _validate(raw)
+
+
+def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
+    """The tables that are read before pydantic sees them. Raises: ConfigurationError."""
+    for key, inner in (("breakers", True), ("participants", True), ("signal", False), ("instrument", False)):
+        table = raw.get(key, {} if key == "breakers" else None)
+        if not isinstance(table, dict) or (inner and not all(isinstance(entry, dict) for entry in table.values())):
+            what = f"[{key}.NAME] tables" if inner else f"a [{key}] table"
+            raise ConfigurationError(f"{path}: it needs {what}; see those of {', '.join(scenario_names())}")
+    for name, group in raw["participants"].items():
+        if not isinstance(group.get("strategy"), str):
+            raise ConfigurationError(f'{path}: participants.{name}.strategy is missing; write it as "module:Class"')
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -166,10 +198,9 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
             raise ConfigurationError(f"{key}: the breaker is off; leave out --breaker off to set it")
         _expect(key, rest[0], Breaker.model_fields)
         raw["breaker"][rest[0]] = _parse(value)
-    elif isinstance(raw.get(table), dict) and table != "participants" and len(rest) == 1:
-        models: dict[str, type[Config]] = {"signal": Signal, "instrument": Instrument, "market_data": MarketData}
-        _expect(key, rest[0], models[table].model_fields)
-        raw[table][rest[0]] = _parse(value)
+    elif table in _TABLES and len(rest) == 1:
+        _expect(key, rest[0], _TABLES[table].model_fields)
+        raw.setdefault(table, {})[rest[0]] = _parse(value)
     elif key == "duration_s":
         raw[key] = _parse(value)
     else:
@@ -198,7 +229,7 @@ def _validate(raw: dict[str, Any]) -> Scenario:
         if scenario.breaker is not None:
             scenario.breaker.in_ns()
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, "")) from None
+        raise ConfigurationError(explain(error, "")) from None
     if scenario.breaker is not None and not scenario.breaker.in_ns().armed:
         raise ConfigurationError("the breaker has no threshold, so it could never trip; set one, or use --breaker off")
     if scenario.instrument.opening_ticks >= scenario.instrument.price_levels:
@@ -213,18 +244,19 @@ def _validate(raw: dict[str, Any]) -> Scenario:
         try:
             checked = strategy_class(group.strategy).Params.model_validate(group.params)
         except ValidationError as error:
-            raise ConfigurationError(_explain(error, f"{name}.")) from None
+            raise ConfigurationError(explain(error, f"{name}.")) from None
         params[name] = group.model_copy(update={"params": checked.model_dump()})
     return scenario.model_copy(update={"participants": params})
 
 
-def _explain(error: ValidationError, prefix: str) -> str:
+def explain(error: ValidationError, prefix: str) -> str:
     """pydantic's first finding in one line."""
     first = error.errors()[0]
     where = prefix + ".".join(str(part) for part in first["loc"] if part not in ("participants", "params"))
     given = first.get("input")
     shown = "" if isinstance(given, dict) else f" (given: {given!r})"
-    return f"{where.strip('.') or 'setting'}: {first['msg']}{shown}"
+    what = first["msg"].removeprefix("Value error, ").replace("_ns", "_ms")
+    return f"{where.strip('.') or 'setting'}: {what}{shown}"
 
 
 def check_endowments(scenario: Scenario, agents: int) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from aar_swarm import results
 from aar_swarm.analysis import tables
 from aar_swarm.analysis.agreement import lobster_agreement
-from aar_swarm.analysis.measures import Session, check_conservation, measure
+from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
 from cluster.scoreboard import AgentState
@@ -66,6 +66,7 @@ def write_up(
         "agent_processes_started": len(rows),
         "agent_processes_lost": len(rows) - finished,
         "agent_exits": sorted(lost)[:20],
+        "session_s": round(outcome["session_s"], 3),
         "agents_start_s": round(outcome["start_s"], 3),
         "agent_memory_kb": round(outcome["memory_kb"] / max(len(rows), 1)),
         "hosts": len(manifest["hosts"]),
@@ -81,8 +82,8 @@ def write_up(
             recording,
             recorded.commands,
             tops,
-            groups.index("background"),
-            _first_of_others(recorded.commands, groups.index("background")),
+            groups.index(RECORDING),
+            _first_of_others(recorded.commands, groups.index(RECORDING)),
         )
     tables.from_records(replayed.events).write_parquet(directory / results.EVENTS)
     tables.trades_table(replayed.events).write_parquet(directory / results.TRADES)

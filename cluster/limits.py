@@ -12,7 +12,7 @@ from exchange.errors import ConfigurationError
 VENUE_DESCRIPTORS_PER_AGENT = 3
 THREADS_PER_AGENT = 3
 MEMORY_PER_AGENT_KB = 6_000
-"""Measured: 3–4 MB (README); half as much again is kept free."""
+"""Measured: 3–4 MB (docs/measurements.md); half as much again is kept free."""
 _SPARE_DESCRIPTORS = 200
 _SPARE_THREADS = 1_000
 

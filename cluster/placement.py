@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from exchange.errors import ConfigurationError
 VENUE_RESOURCE = "exchange"
 """The custom resource that marks the node on which the venue should run."""
 
+CALL_TIMEOUT_S = 15.0
+"""How long an actor may take over an ordinary call; more than the operator's own patience with the venue."""
 _CONNECT_TIMEOUT_S = 5.0
 _TOKEN = secrets.token_hex(32)  # one a process: Ray reads it once
 
@@ -52,6 +55,9 @@ def ray_session(address: str | None, temporary: str) -> Iterator[list[Node]]:
         token = Path(temporary) / "token"
         token.write_text(_TOKEN)
         environment["RAY_AUTH_TOKEN_PATH"] = str(token)
+    if address is None:
+        # A user's own strategies are imported from where the driver would import them.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with _environment(environment):
         try:
             if address is None:
@@ -85,14 +91,17 @@ def ray_session(address: str | None, temporary: str) -> Iterator[list[Node]]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet, for a while."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+    """Set variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def check_address(address: str) -> None:
@@ -123,10 +132,10 @@ class Actor:
         """Start a call without waiting for it; give what this returns to `end`."""
         return getattr(self._handle, method).remote(*arguments)
 
-    def end(self, call: Any, timeout_s: float | None = None) -> Any:
+    def end(self, call: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """The result of a call.
 
-        Raises: what the method raised; ActorDied; ray.exceptions.GetTimeoutError.
+        Raises: what the method raised; ActorDied, also if it does not answer in time.
         """
         try:
             return ray.get(call, timeout=timeout_s)
@@ -134,9 +143,11 @@ class Actor:
             raise error.cause from None
         except ray.exceptions.RayActorError:
             raise ActorDied(f"{self.what} on {self.node.address} died") from None
+        except ray.exceptions.GetTimeoutError:
+            raise ActorDied(f"{self.what} on {self.node.address} has not answered for {timeout_s:g} s") from None
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        return self.end(self.begin(method, *arguments))
+    def call(self, method: str, *arguments: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        return self.end(self.begin(method, *arguments), timeout_s)
 
     def kill(self) -> None:
         ray.kill(self._handle)

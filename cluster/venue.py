@@ -25,6 +25,7 @@ from exchange.types import CommandKind
 _START_TIMEOUT_S = 180.0  # a fresh clone compiles the kernels first
 _STOP_TIMEOUT_S = 30.0
 _PREFIX = "aar-venue-"
+_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class VenueKeeper:
@@ -54,7 +55,8 @@ class VenueKeeper:
         with contextlib.ExitStack() as stack:
             log: Any = stack.enter_context(open(self._log_path, "ab")) if self._log_path else None
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "exchange.server"],
+                [sys.executable, "-P", "-m", "exchange.server"],  # -P: nothing of the working directory is imported
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, sys.path)])},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

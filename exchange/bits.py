@@ -40,7 +40,7 @@ def highest_below(word: int, bit: int) -> int:
     return ((int(word) & _MASK) & ((1 << int(bit)) - 1)).bit_length() - 1
 
 
-def mix(digest: int, word: int) -> np.int64:
+def mix(digest: int | np.int64, word: int | np.int64) -> np.int64:
     """One step of a 64-bit digest (xor, multiply by the golden ratio's odd constant, fold the high bits down).
 
     It finds torn and damaged records; it is not cryptographic. For a fixed digest it is a bijection of the word.

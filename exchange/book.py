@@ -4,16 +4,12 @@ Owns the resting orders and the top of each book. Knows nothing of money, of pha
 nothing: the engine asks for the next maker, takes from it, rests and removes.
 """
 
-from exchange.bits import highest_below, lowest_above, with_bit, without_bit
+from exchange.bits import highest_below, lowest_above, mix, with_bit, without_bit
 from exchange.jit import helper, routine
 from exchange.state import State
 from exchange.types import NO_BID, NO_SLOT, Side
 
 _BUY = int(Side.BUY)
-_LOW_32 = (1 << 32) - 1
-# Multipliers below 2^30 keep the products within int64, so that the hash is the same with the JIT off.
-_HASH_ORDER = 0x2545F491
-_HASH_ACCOUNT = 0x1E3779B1
 
 
 @helper
@@ -76,8 +72,8 @@ def next_price_below(state: State, instrument: int, price: int) -> int:
 
 @helper
 def _home(state: State, account: int, order_id: int) -> int:
-    key = (order_id & _LOW_32) * _HASH_ORDER + (account & _LOW_32) * _HASH_ACCOUNT
-    return (key ^ (key >> 29)) & (state.order_index.shape[0] - 1)
+    # All 64 bits count: participants choose their order ids, and must not be able to make them collide cheaply.
+    return mix(mix(account, order_id), account) & (state.order_index.shape[0] - 1)
 
 
 @routine

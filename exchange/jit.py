@@ -5,7 +5,6 @@ Owns every private or fragile corner of numba that we rely on. Nothing else in t
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,15 @@ def _cache_directory() -> str:
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     mode = "-boundscheck" if _numba_config.BOUNDSCHECK else ""
     name = f"kernels-{digest.hexdigest()}{mode}"
-    beside = package / "__pycache__" / name
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return str(Path(os.environ["NUMBA_CACHE_DIR"]) / name)
     if os.access(package, os.W_OK):
-        return str(beside)
-    return str(Path(tempfile.gettempdir()) / f"aar-{os.getuid()}" / name)
+        return str(package / "__pycache__" / name)
+    # Never in a directory that others can write: a cached kernel is code.
+    return str(Path.home() / ".cache" / "aar-swarm" / name)
 
 
-if "NUMBA_CACHE_DIR" not in os.environ:
-    _numba_config.CACHE_DIR = _cache_directory()
+_numba_config.CACHE_DIR = _cache_directory()
 
 JIT = not _numba_config.DISABLE_JIT
 
@@ -44,7 +44,7 @@ _OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "cache": True
 def kernel(function: Callable) -> Callable:
     """Compile a function that Python calls. It holds no interpreter lock, allocates nothing and raises nothing.
 
-    Without numba's run-time reference counts (`_nrt=False`): they cost four times the book itself.
+    Without numba's run-time reference counts (`_nrt=False`): they would cost more than the book itself.
     """
     return numba.njit(nogil=True, **_OPTIONS)(function)
 

@@ -107,7 +107,10 @@ def read(directory: Path, until: int | None = None) -> Journal:
         raise TornJournalError(f"{path}: cut off within its header, at byte {len(raw)}; nothing to replay", 0)
     if hashlib.blake2b(header, digest_size=16).digest() != raw[16:32]:
         raise JournalError(f"{path}: its header (bytes 32 to {start}) is damaged; take another copy of the run")
-    config = EngineConfig.model_validate_json(header)
+    try:
+        config = EngineConfig.model_validate_json(header)
+    except ValueError:
+        raise JournalError(f"{path}: its header is of another version of the engine; replay it with that one") from None
     whole = (len(raw) - start) // COMMAND.itemsize
     words = np.frombuffer(raw, "<i8", whole * _RECORD_WORDS, start).reshape(whole, _RECORD_WORDS)
     if until is not None:

@@ -228,7 +228,10 @@ def _decode_control(loop, at, size):
     values = loop.values
     values[:] = 0
     count = codec.get_array(loop.frame, size, values)
-    if count != _CONTROL_FIELDS or values[0] < _DEPOSIT_CASH or values[0] > _CLOSE_SESSION:
+    if count != _CONTROL_FIELDS:
+        values[0] = 0  # no message: whatever its first bytes seem to say
+        return 0
+    if values[0] < _DEPOSIT_CASH or values[0] > _CLOSE_SESSION:
         return 0
     loop.words[at, :] = 0
     command = loop.commands[at]

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
         (["compare", "exit-door", "--vary", "breaker=off,loud"], "unknown breaker 'loud'"),
         (["compare", "exit-door", "--vary", "agents=100,few"], "agents=few"),
         (["compare", "exit-door", "--vary", "makers.levels=1,99"], "makers.levels"),
-        (["replay", "/nonexistent"], "name the directory of a run"),
+        (["replay", "/nonexistent"], "not the directory of a run"),
         (["report", "/nonexistent"], "not the directory of a run"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",

@@ -41,7 +41,7 @@ def test_sessions_contain_all_that_can_happen() -> None:
     reasons = {reason for report in reports for reason in report.reasons}
     triggers = {trigger for report in reports for trigger in report.triggers}
     # The venue gives these two; what it gives them for never becomes a command.
-    assert reasons == set(Reason) - {Reason.MALFORMED, Reason.NOT_AN_OPERATOR}
+    assert reasons == set(Reason) - {Reason.MALFORMED}
     assert kinds == set(EventKind)
     assert triggers == set(Trigger)
 

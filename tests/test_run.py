@@ -104,7 +104,7 @@ def test_replay_with_another_breaker_is_a_what_if(finished):
             "--set",
             "breaker.sell_volume_lots=20",
             "--set",
-            "breaker.sell_window_ns=1000000000",
+            "breaker.sell_window_ms=1000",
         )
     )
     assert replayed["same"] is None and replayed["halts"][0]["trigger"] == "SELL_VOLUME"
@@ -120,7 +120,7 @@ def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path):
     whole = path.read_bytes()
     for content, message in (
         (whole[:-50], "cut off within record"),
-        (whole[:-128], "it was cut off at a record's end"),
+        (whole[:-128], "cut off at a record's end"),
         (whole[:5000] + b"?" + whole[5001:], "is damaged while later ones are sound"),
     ):
         path.write_bytes(content)

@@ -200,6 +200,19 @@ def test_an_order_of_an_account_that_does_not_exist_is_rejected(venue):
         assert wire.unpack(stranger.recv()).reason == Reason.UNKNOWN_ACCOUNT
 
 
+def test_rubbish_on_the_control_channel_is_refused_too(venue):
+    for frame in (
+        b"",
+        b"rubbish",
+        msgpack.packb([21]) + b"garbage",
+        msgpack.packb([21]),
+        msgpack.packb([12, 0, 0, "x"]),
+    ):
+        venue.operator._socket.send(frame)
+        assert venue.operator._answer().reason == Reason.MALFORMED
+    assert venue.stop()["malformed"] == 5
+
+
 def test_the_operator_is_told_why_a_command_was_refused(venue):
     assert venue.operator.request(CommandKind.DEPOSIT_CASH, 99, 0, 5).reason == Reason.UNKNOWN_ACCOUNT
     assert venue.operator.request(CommandKind.DEPOSIT_CASH, 0, 0, -5).reason == Reason.AMOUNT_OUT_OF_RANGE

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aar_swarm.agents.base import SIGNAL, Action, Event, Plan, Rule, Strategy, Timer, Wake
 from aar_swarm.execution import Impact, expected_cost, schedule, urgency
-from exchange.clock import SECOND
+from exchange.clock import MS, SECOND
 from exchange.config import Config
 from exchange.types import OrderType
 from exchange.wire import MessageKind, TopOfBook
@@ -22,7 +22,7 @@ class HolderParams(Config):
     conviction_bps: Annotated[float, Field(ge=-5000, le=5000)] = 20.0
     """Mean over holders of the return that each expects before the signal."""
     conviction_spread_bps: Annotated[float, Field(ge=0, le=5000)] = 20.0
-    horizon_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
+    horizon_s: Annotated[float, Field(ge=0.001, le=3600)] = 1.5
     """Median over holders of the time within which each wants to be out."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 10
     risk_aversion: Annotated[float, Field(ge=0, le=1e6)] = 5e-3
@@ -31,6 +31,8 @@ class HolderParams(Config):
     """Standard deviation of the logarithm of horizon and risk aversion over holders."""
     permanent_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """γ as a share of the slope of the visible book: what a holder believes its own selling moves for good."""
+    recovery_s: Annotated[float, Field(gt=0, le=3600)] = 0.15
+    """ρ: the time in which a holder believes a walked book to refill; makers look about every 0.1 s."""
     volatility_floor: Annotated[float, Field(gt=0, le=1e6)] = 2.0
     """Least σ, ticks/√s, that a holder believes in."""
 
@@ -42,9 +44,9 @@ class Holder(Strategy):
     the best holding is none (no short sales), and it sells all of it on the schedule of Almgren and Chriss (2000) for
     its own horizon and risk aversion, as market orders, the first at once. Everything in the formula is what it sees
     in public market data: ε half the spread; the slope s of the book from the depth within 1 % of the mid, which gives
-    η − γτ/2 = sτ/2 (walking a linear book of slope s costs s/2 a lot squared) and γ = permanent_share·s; σ from the
-    changes of the mid. The formula has one seller in it. What a slice could not sell is overdue and goes with the
-    next one, and after the last every step again.
+    η − γτ/2 = sρ/2 (walking a linear book of slope s costs s/2 a lot squared, and it is whole again after ρ) and
+    γ = permanent_share·s; σ from the changes of the mid. The formula has one seller in it. What a slice could not sell
+    is overdue and goes with the next one, and after the last every step again.
     """
 
     Params = HolderParams
@@ -57,7 +59,7 @@ class Holder(Strategy):
         tastes = self.rng.normal(0, params.spread_of_tastes, 2)
         self.horizon_s = params.horizon_s * math.exp(tastes[0])
         self.risk_aversion = params.risk_aversion * math.exp(tastes[1])
-        self.step_ns = int(self.horizon_s / params.steps * SECOND)
+        self.step_ns = max(MS, int(self.horizon_s / params.steps * SECOND))
         self.top: TopOfBook | None = None
         self.variance = params.volatility_floor**2  # ticks² a second
         self.held: np.ndarray | None = None  # the schedule: what to hold after each step
@@ -71,7 +73,7 @@ class Holder(Strategy):
             if self.conviction < 0 and self.held is None and self.shares > 0 and not self.halted:
                 self._make_plan(event.value)  # type: ignore[union-attr]
                 return self._sell_slice(now_ns)
-        elif isinstance(event, Timer) and not self.halted:
+        elif isinstance(event, Timer) and self.held is not None and not self.halted:
             return self._sell_slice(now_ns)
         return ()
 
@@ -94,7 +96,7 @@ class Holder(Strategy):
             top = None
         if top is not None:
             mid = (top.bid_ticks + top.ask_ticks) / 2
-        impact = book_impact(top, mid, self.p.permanent_share, self.horizon_s / self.p.steps)
+        impact = book_impact(top, mid, self.p.permanent_share, self.p.recovery_s, self.horizon_s / self.p.steps)
         volatility = math.sqrt(max(self.variance, self.p.volatility_floor**2))
         step_s = self.horizon_s / self.p.steps
         kappa = urgency(impact, volatility, self.risk_aversion, step_s)
@@ -117,10 +119,11 @@ class Holder(Strategy):
         return actions
 
 
-def book_impact(top: TopOfBook | None, mid: float, permanent_share: float, step_s: float) -> Impact:
+def book_impact(top: TopOfBook | None, mid: float, permanent_share: float, recovery_s: float, step_s: float) -> Impact:
     """The impact model of a lone seller, from one look at the market; without a market (None), of a thin one.
 
-    The book is taken as linear: `depth` lots within 1 % of the mid give the slope s = 1 % of the mid / depth.
+    The book is taken as linear: `depth` lots within 1 % of the mid give the slope s = 1 % of the mid / depth. It
+    refills within recovery_s, so that the cost of selling depends on the rate and not on the number of slices.
     """
     if top is None:
         half_spread, depth = 0.001 * mid, 1.0
@@ -129,4 +132,4 @@ def book_impact(top: TopOfBook | None, mid: float, permanent_share: float, step_
         depth = max(float(top.bid_depth_lots), 1.0)
     slope = _DEPTH_SHARE * mid / depth
     permanent = permanent_share * slope
-    return Impact(half_spread, permanent, slope * step_s / 2 + permanent * step_s / 2)
+    return Impact(half_spread, permanent, slope * recovery_s / 2 + permanent * step_s / 2)

@@ -25,7 +25,7 @@ class MarketMakerParams(Config):
     """How far the quotes stand away at the inventory limit."""
     learning_ticks_per_lot: Annotated[float, Field(ge=0, le=10)] = 0.01
     tolerance_ticks: Annotated[int, Field(ge=0, le=1000)] = 2
-    period_ms: Annotated[float, Field(gt=0, le=60_000)] = 100.0
+    period_ms: Annotated[float, Field(ge=1, le=60_000)] = 100.0
 
 
 class MarketMaker(Strategy):

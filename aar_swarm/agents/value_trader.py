@@ -29,7 +29,7 @@ class ValueTraderParams(Config):
     )
     """How far from its value it rests orders, on both sides."""
     quantity_lots: Annotated[int, Field(ge=1, le=1 << 20)] = 80
-    period_ms: Annotated[float, Field(gt=0, le=600_000)] = 500.0
+    period_ms: Annotated[float, Field(ge=1, le=600_000)] = 500.0
 
 
 class ValueTrader(Strategy):

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from aar_swarm.agents.base import Rule
-from aar_swarm.agents.holder import HolderParams, book_impact
+from aar_swarm.agents.holder import book_impact
 from aar_swarm.analysis.tables import TOP
 from aar_swarm.execution import coordinated_cost
 from aar_swarm.scenario import Scenario
@@ -24,7 +24,12 @@ _BPS = 10_000
 _SELL = int(Side.SELL)
 CROWD = "crowd"
 """The name that a scenario gives to the group whose exit is studied."""
+RECORDING = "background"
+"""The name of the group that sends a recorded day."""
 _EXHAUSTED_SHARE = 0.1
+_BELIEFS = ("horizon_s", "steps", "permanent_share", "recovery_s")
+"""Settings of the crowd's strategy from which the coordinated exit is computed."""
+_SELL_WINDOW_NS, _PRICE_WINDOW_NS = 100 * MS, 1000 * MS
 
 
 class Session:
@@ -90,6 +95,7 @@ def measure(
         "halted": bool((kinds == EventKind.INSTRUMENT_HALTED).any()),
         **_price_fall(session),
         **_stampede(session),
+        **_window_extremes(session),
         **_trip(session, rows, timings),
         **_latencies(latency, session),
         "liquidations": None,
@@ -100,7 +106,7 @@ def measure(
     losses = loss_table(session)
     summary["loss_total"] = _total_loss(losses)
     crowd = losses.filter(pl.col("participants") == CROWD)
-    summary["loss_crowd"] = float(crowd["loss"][0]) if len(crowd) else None
+    summary["loss_crowd"] = round(float(crowd["loss"][0]), 2) if len(crowd) else None
     summary.update(_exit_costs(session, rows))
     return summary, losses
 
@@ -144,6 +150,32 @@ def _stampede(session: Session) -> dict[str, Any]:
         "stampede_first_ms": round((int(arrivals.min()) - session.signal_ns) / MS, 3),
         "stampede_last_ms": round((int(arrivals.max()) - session.signal_ns) / MS, 3),
     }
+
+
+def _window_extremes(session: Session) -> dict[str, int | None]:
+    """What a breaker would have seen: most lots sold aggressively within 100 ms, largest fall within 1 s, in bps.
+
+    A breaker is set from these of a run that it must not stop (`--breaker off`).
+    """
+    fills = session.fills
+    if not len(fills):
+        return {"most_sold_lots_100ms": None, "largest_fall_bps_1s": None}
+    times, prices = fills["time_ns"], fills["price_ticks"]
+    sold = np.cumsum(np.where(fills["side"] == _SELL, fills["quantity_lots"], 0))
+    before = np.searchsorted(times, times - _SELL_WINDOW_NS, side="right")
+    within = sold - np.concatenate([[0], sold])[before]
+    first = np.searchsorted(times, times - _PRICE_WINDOW_NS, side="left")
+    largest = 0.0
+    high: list[int] = []  # positions of falling prices: the front is the window's high
+    head = 0
+    for at, price in enumerate(prices.tolist()):
+        while len(high) > head and prices[high[-1]] <= price:
+            high.pop()
+        high.append(at)
+        while high[head] < first[at]:
+            head += 1
+        largest = max(largest, 1 - price / int(prices[high[head]]))
+    return {"most_sold_lots_100ms": int(within.max()), "largest_fall_bps_1s": round(largest * _BPS)}
 
 
 def _trip(session: Session, rows: Array, timings: Array) -> dict[str, Any]:
@@ -196,7 +228,8 @@ def loss_table(session: Session) -> pl.DataFrame:
     """Who lost what, by kind of participant, in currency; positive is a loss.
 
     loss = what cash and shares were worth just before the signal (or the opening, without one) less what they are worth
-    before the close, both at the mid of that moment (the last trade's price where a side is empty).
+    before the close, both at the mid of that moment (the last trade's price where a side is empty). A recorded day is
+    left out: what its account was endowed with is nobody's.
     """
     start = session.signal_sequence or int(session.commands["sequence"][0]) + 1
     tick = session.scenario.instrument.tick_size
@@ -214,6 +247,7 @@ def loss_table(session: Session) -> pl.DataFrame:
     frame = pl.DataFrame(
         {"participants": session.groups, "loss": loss, "positive": np.maximum(loss, 0), "sold": sold, "bought": bought}
     )
+    frame = frame.filter(pl.col("participants") != RECORDING)
     return frame.group_by("participants", maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("agents"),
         pl.col("loss").sum(),
@@ -227,7 +261,7 @@ def loss_table(session: Session) -> pl.DataFrame:
 
 def _total_loss(losses: pl.DataFrame) -> float:
     """The losses of all who lost, without what others gained."""
-    return float(losses["losers_loss"].sum())
+    return round(float(losses["losers_loss"].sum()), 2)
 
 
 def _exit_costs(session: Session, rows: Array) -> dict[str, Any]:
@@ -236,12 +270,22 @@ def _exit_costs(session: Session, rows: Array) -> dict[str, Any]:
     exit_cost: implementation shortfall of everyone with a plan, against the mid just before the signal: Σ sold × (mid −
     price), and what could not be sold at that mid less the last one before the close. coordinated_cost: Almgren–Chriss
     for one planner who takes the same lots through the same book, as everyone saw it before the signal, evenly within
-    the crowd's median horizon. planned_cost: the sum of what the agents expected, each alone. What the news itself
-    takes off the price is in all three alike: nobody escapes it by planning better. aar_ratio = exit_cost /
-    coordinated_cost; illusion_ratio = exit_cost / planned_cost.
+    the crowd's median horizon. planned_cost: the sum of what the agents expected, each alone. Both yardsticks count
+    what the news takes off the price (news_cost) in full; those who sell before the market has moved pay less of it, so
+    that a small crowd can do better than its plan. aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost /
+    planned_cost.
     """
     nothing: dict[str, Any] = dict.fromkeys(
-        ("planned_lots", "exit_cost", "coordinated_cost", "planned_cost", "aar_ratio", "illusion_ratio")
+        (
+            "planned_lots",
+            "sold_lots",
+            "exit_cost",
+            "news_cost",
+            "coordinated_cost",
+            "planned_cost",
+            "aar_ratio",
+            "illusion_ratio",
+        )
     )
     leaving = np.flatnonzero(rows["planned_lots"] > 0)
     if not len(leaving) or session.signal_sequence is None:
@@ -252,26 +296,36 @@ def _exit_costs(session: Session, rows: Array) -> dict[str, Any]:
         return nothing
     accounts = rows["agent_id"][leaving]
     after = session.fills[session.fills["sequence"] > session.signal_sequence]
-    sells = after[(after["side"] == _SELL) & np.isin(after["account"], accounts)]
+    taker = after[(after["side"] == _SELL) & np.isin(after["account"], accounts)]
+    maker = after[(after["side"] != _SELL) & np.isin(after["maker_account"], accounts)]
+    sells = np.concatenate([taker, maker])
     planned_lots = int(rows["planned_lots"][leaving].sum())
     sold = int(sells["quantity_lots"].sum())
     cost = float((sells["quantity_lots"] * (mid - sells["price_ticks"])).sum()) + (planned_lots - sold) * (mid - last)
     planned = float(rows["planned_cost"][leaving].sum())
-    coordinated = _coordinated(session, planned_lots, mid) - session.scenario.signal.bps / _BPS * mid * planned_lots
+    news = -session.scenario.signal.bps / _BPS * mid * planned_lots
+    alone = _coordinated(session, planned_lots, mid)
+    coordinated = None if alone is None else alone + news
     tick = session.scenario.instrument.tick_size
     return {
         "planned_lots": planned_lots,
+        "sold_lots": sold,
         "exit_cost": round(cost * tick, 2),
-        "coordinated_cost": round(coordinated * tick, 2),
+        "news_cost": round(news * tick, 2),
+        "coordinated_cost": None if coordinated is None else round(coordinated * tick, 2),
         "planned_cost": round(planned * tick, 2),
-        "aar_ratio": round(cost / coordinated, 4) if coordinated > 0 else None,
+        "aar_ratio": round(cost / coordinated, 4) if coordinated and coordinated > 0 else None,
         "illusion_ratio": round(cost / planned, 4) if planned > 0 else None,
     }
 
 
-def _coordinated(session: Session, lots: int, mid: float) -> float:
+def _coordinated(session: Session, lots: int, mid: float) -> float | None:
+    """The planner's cost by the crowd's own beliefs about the market; None if its strategy has no such beliefs."""
     assert session.signal_sequence is not None
-    params = HolderParams.model_validate(session.scenario.participants[CROWD].params)
+    crowd = session.scenario.participants.get(CROWD)
+    params = {name: (crowd.params if crowd else {}).get(name) for name in _BELIEFS}
+    if None in params.values():
+        return None
     top = session.tops[session.signal_sequence - 2]
     seen = None
     if top["bid_lots"] and top["ask_lots"]:
@@ -282,13 +336,15 @@ def _coordinated(session: Session, lots: int, mid: float) -> float:
             volume_lots=0,
             **{name: int(top[name]) for name in TOP.names or ()},
         )
+    horizon_s, steps = float(params["horizon_s"]), int(params["steps"])  # type: ignore[arg-type]
     impact = book_impact(
         seen,
         mid,
-        params.permanent_share,
-        params.horizon_s / params.steps,
+        float(params["permanent_share"]),  # type: ignore[arg-type]
+        float(params["recovery_s"]),  # type: ignore[arg-type]
+        horizon_s / steps,
     )
-    return coordinated_cost(lots, params.horizon_s, params.steps, impact)
+    return coordinated_cost(lots, horizon_s, steps, impact)
 
 
 class NotConserved(AssertionError):

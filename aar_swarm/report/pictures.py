@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.report.page import write_report
 from aar_swarm.report.picture import Picture
 from aar_swarm.results import Run
@@ -85,7 +86,17 @@ def conditions(runs: Sequence[Run]) -> dict[str, str]:
 
 def _conditions(run: Run) -> dict[str, str]:
     manifest, summary = run.manifest, run.summary
+    market = "makers, value and noise traders"
+    if recorded := summary.get("background"):
+        speed = manifest["scenario"]["participants"][RECORDING]["params"]["speed"]
+        market = (
+            f"recorded day {recorded['file']}, {speed:g} times as fast: {recorded['rows_replayed']:,} of "
+            f"{recorded['rows']:,} rows sent; of {recorded['rows_compared']:,} compared before the crowd, the best bid "
+            f"was the exchange's own on {recorded['best_bid_agrees'] or 0:.2%}, the best ask on "
+            f"{recorded['best_ask_agrees'] or 0:.2%}"
+        )
     return {
+        "market": market,
         "agents": f"{summary['agent_processes_started']:,} processes on {summary['hosts']} host(s), "
         f"{manifest['cores']} cores",
         "seed": str(manifest["seed"]),

@@ -36,18 +36,19 @@ HOW_LOSSES = (
 DECIMATED = "of every pixel's worth the first, last, smallest and largest, so no extreme is hidden"
 
 _AAR = """
-Realised cost of the exit of all, over the cost of the best coordinated exit of the same positions. 1 × means that
-racing cost nothing extra; 4 × that the crowd paid four times what it had to. Below 1 × most of the exit may simply not
-have happened, as in a halt: compare the lots sold with the lots planned.
+Realised cost of the exit of all, over the modelled cost of the best coordinated exit of the same positions. 4 × means
+that the crowd paid four times what one planner would have paid by that model. Below 1 × one of two things happened: much
+of the exit did not take place, as in a halt (compare the lots sold with the lots planned), or a small crowd sold
+before the market had taken in the news, which the model counts in full.
 """
 _ILLUSION = """
 Realised cost over what the agents' own plans expected. Far above 1 ×, each agent's plan was sound only as long as the
 others did not make the same one.
 """
 _EXIT_COST = """
-What everyone who planned to leave got less than the price before the signal, moved by the news itself; what could not
-be sold counts at the last middle price. Beside it, what one planner would have paid for the same lots through the
-book as it stood before the signal, and what the agents expected, each alone.
+What everyone who planned to leave got less than the middle price before the signal; what could not be sold counts at
+the last middle price. Beside it, what one planner would have paid for the same lots, by a model of the book as it stood
+before the signal, and what the agents expected, each alone. All three contain the news.
 """
 _DRAWDOWN = """
 From the middle price just before the signal down to the lowest trade after it, in basis points (1 bp = 0.01 %).
