@@ -80,7 +80,7 @@ def _rehearse(twin: Strategy) -> None:
     """Go once through what the session may ask for, with a twin that is then thrown away.
 
     A forked process shares its parent's memory until it writes. Without this, the first decision pays for a thousand
-    page faults just when all agents decide at once: 0.8 ms of processor time instead of 0.06.
+    page faults just when all agents decide at once (scripts/bench_rehearsal.py).
     """
     opening = twin.market.opening_ticks
     tops = [

@@ -7,8 +7,10 @@ the case that it is killed itself.
 import json
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,16 @@ def _new_directory(out: str | Path | None, name: str) -> Path:
     return path.resolve()
 
 
+def _ignore_interrupts() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _heed_interrupts() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class _Run:
     """The state of one run while it lasts."""
 
@@ -210,6 +222,7 @@ class _Run:
                 try:
                     outcome = self._session(nodes)
                 finally:
+                    _ignore_interrupts()  # a second Ctrl-C must not interrupt the tidying up after the first
                     self._tear_down()
         except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed) as error:
             raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
@@ -220,6 +233,7 @@ class _Run:
             if guard is not None:
                 guard.close()
             shutil.rmtree(temporary, ignore_errors=True)
+            _heed_interrupts()
             if before is None:
                 os.environ.pop("AAR_TMP_DIR", None)
             else:

@@ -18,29 +18,24 @@ _SPARE_THREADS = 1_000
 
 
 def check_machine(agents: int) -> None:
-    """Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory."""
+    """Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest)."""
+    limits = []
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = agents * VENUE_DESCRIPTORS_PER_AGENT + _SPARE_DESCRIPTORS
-    if descriptors != resource.RLIM_INFINITY and needed > descriptors:
+    if descriptors != resource.RLIM_INFINITY:
         most = (descriptors - _SPARE_DESCRIPTORS) // VENUE_DESCRIPTORS_PER_AGENT
-        raise ConfigurationError(
-            f"--agents {agents}: the venue would need {needed} file descriptors and the hard limit is {descriptors} "
-            f"(ulimit -Hn); raise it, or ask for at most {most}"
-        )
+        limits.append((most, f"the venue may open {descriptors} file descriptors (ulimit -Hn), three an agent"))
     threads = _thread_limit()
-    needed = agents * THREADS_PER_AGENT + _SPARE_THREADS
-    if threads is not None and needed > threads:
+    if threads is not None:
         most = (threads - _SPARE_THREADS) // THREADS_PER_AGENT
-        raise ConfigurationError(
-            f"--agents {agents}: they would need {needed} threads and this machine allows {threads} "
-            f"(kernel.pid_max, kernel.threads-max, ulimit -u or the cgroup's pids.max); ask for at most {most}"
-        )
+        why = "kernel.pid_max, kernel.threads-max, ulimit -u or the cgroup's pids.max"
+        limits.append((most, f"this machine allows {threads} threads ({why}), three an agent"))
     available_kb = _available_memory_kb()
-    if available_kb is not None and agents * MEMORY_PER_AGENT_KB > available_kb:
-        raise ConfigurationError(
-            f"--agents {agents}: they would need about {agents * MEMORY_PER_AGENT_KB // 1024} MB and "
-            f"{available_kb // 1024} MB are available; ask for at most {available_kb // MEMORY_PER_AGENT_KB}"
-        )
+    if available_kb is not None:
+        most = available_kb // MEMORY_PER_AGENT_KB
+        limits.append((most, f"{available_kb // 1024} MB of memory are free, {MEMORY_PER_AGENT_KB // 1000} an agent"))
+    most, why = min(limits, default=(agents, ""))
+    if agents > most:
+        raise ConfigurationError(f"--agents {agents}: {why}; ask for at most {max(most, 0)}")
 
 
 def _thread_limit() -> int | None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aar_swarm.agents.holder import book_impact
 from aar_swarm.execution import (
     Impact,
     coordinated_cost,
@@ -14,6 +15,7 @@ from aar_swarm.execution import (
     schedule,
     urgency,
 )
+from exchange.wire import MessageKind, TopOfBook
 
 # Almgren and Chriss (2000), their numerical example.
 LOTS, HORIZON, STEPS, VOLATILITY, RISK_AVERSION = 1e6, 5.0, 5, 0.95, 1e-6
@@ -78,3 +80,15 @@ def test_exit_game_is_what_a_search_over_all_strategies_finds():
 @given(st.integers(1, 1000), st.floats(0.01, 100), st.floats(0, 1000))
 def test_selfish_exits_never_cost_less_than_the_best_and_at_most_eight_sevenths(agents, slope, waiting):
     assert 1 - 1e-9 <= exit_game(agents, slope, waiting).aar_ratio <= 8 / 7 + 1e-9
+
+
+def test_the_coordinated_exit_is_cheaper_with_more_time_and_the_same_however_finely_sliced():
+    """Else the AAR ratio would be decided by a discretisation."""
+    top = TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 0, 9996, 100, 10004, 100, 10000, 0, 3000, 3000)
+
+    def cost(horizon_s: float, steps: int) -> float:
+        impact = book_impact(top, 10_000.0, permanent_share=0.1, recovery_s=0.15, step_s=horizon_s / steps)
+        return coordinated_cost(50_000.0, horizon_s, steps, impact)
+
+    assert cost(0.5, 10) > cost(1.5, 10) > cost(5.0, 10) > cost(60.0, 10)
+    assert cost(1.5, 1) == pytest.approx(cost(1.5, 10)) == pytest.approx(cost(1.5, 1000))

@@ -13,6 +13,8 @@ import pytest
 
 import aar_swarm
 from aar_swarm import results
+from aar_swarm.scenario import load_scenario
+from aar_swarm.write_up import ReplayDiffers, write_up
 from cluster.scoreboard import AgentState
 from exchange import journal
 from exchange.types import CommandKind, EventKind
@@ -141,7 +143,7 @@ def test_a_report_can_be_written_anew(finished, tmp_path):
 
 
 def test_python_can_do_what_the_command_line_does(tmp_path):
-    """And a user's own strategy class is used by name, a halted market refuses everything, and who was told knows."""
+    """A halted market refuses everything, and who was told knows."""
     run = aar_swarm.run(
         "exit-door",
         agents=60,
@@ -287,6 +289,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
         assert summary["agent_processes_started"] == 40 and summary["agent_processes_lost"] == 0
 
 
+@pytest.mark.slow
 def test_the_default_place_of_a_run_is_new_each_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = summary_of(aar(*small(duration_s="1.2", **{"signal.at_s": "1.0"}), "--json"))
@@ -299,3 +302,106 @@ def test_commands_of_the_operator_are_in_the_journal(finished):
     kinds = journal.read(finished[0] / "journal").commands["kind"].tolist()
     for kind in (CommandKind.OPEN_SESSION, CommandKind.PUBLISH_SIGNAL, CommandKind.CLOSE_SESSION):
         assert kinds.count(kind) == 1
+
+
+OWN_STRATEGY = """
+from aar_swarm.agents.base import SIGNAL, Plan, Rule, Strategy
+from exchange.types import OrderType
+
+
+class Dumper(Strategy):
+    def on_event(self, event, now_ns):
+        if event.kind == SIGNAL and self.shares and self.plan is None:
+            self.plan = Plan(self.shares, expected_cost=0.0)
+            return [self.sell(OrderType.MARKET, 0, self.shares, Rule.EXIT)]
+        return ()
+"""
+
+
+def own_scenario(place: Path, strategy: str) -> Path:
+    """exit-door with a crowd of the user's own, in a folder of the user's own."""
+    text = (Path(aar_swarm.__file__).parent / "scenarios" / "exit-door.toml").read_text()
+    path = place / "mine.toml"
+    path.write_text(text.replace("aar_swarm.agents.holder:Holder", strategy))
+    return path
+
+
+def test_a_user_s_own_strategy_beside_a_scenario_of_their_own(tmp_path):
+    (tmp_path / "dumping.py").write_text(OWN_STRATEGY)
+    arguments = small()
+    arguments[1] = own_scenario(tmp_path, "dumping:Dumper")
+    summary = summary_of(aar(*arguments, "--out", tmp_path / "run", "--json"))
+    assert summary["scenario"] == "mine" and summary["agents_exiting"] == 26
+    assert summary["planned_lots"] == 26 * 60 and summary["sold_lots"] > 0
+    assert summary["exit_cost"] is not None and summary["aar_ratio"] is None  # it says nothing of a horizon
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class Dumper(:", "invalid syntax"),
+        ("raise RuntimeError('no market today')", "no market today"),
+        (OWN_STRATEGY.replace("self.sell(", "self.sel("), "has no attribute 'sel'"),
+    ],
+    ids=["syntax", "import", "rehearsal"],
+)
+def test_a_strategy_that_does_not_work_is_told_in_one_line(tmp_path, source, message):
+    name = f"broken_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    arguments = small()
+    arguments[1] = own_scenario(tmp_path, f"{name}:Dumper")
+    done = aar(*arguments, "--out", tmp_path / "run")
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("aar: ") and message in done.stderr.splitlines()[-1]
+
+
+def test_a_run_whose_replay_differs_fails(finished):
+    run = aar_swarm.load(finished[0])
+    said = {"state_hash": "0" * 32, "events_digest": run.summary["events_digest"]}
+    with pytest.raises(ReplayDiffers, match="state hash"):
+        write_up(run.directory, load_scenario("exit-door"), [], {}, {"final": said}, None)
+
+
+def test_ctrl_c_again_and_again_still_leaves_nothing(tmp_path):
+    process, pids = running_run(tmp_path / "run")
+    try:
+        for _ in range(5):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.15)
+        error = process.communicate(timeout=60)[1]
+        wait_until(lambda: not any(map(is_alive, pids)), "all of the run gone")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130 and "interrupted" in error.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_stopped_host_ends_the_run_with_a_word(tmp_path):
+    process, pids = running_run(tmp_path / "run")
+    try:
+        os.kill(commands_of(pids, "AgentHost")[0], signal.SIGSTOP)
+        error = process.communicate(timeout=120)[1]
+        wait_until(lambda: not any(map(is_alive, pids)), "all of the run gone")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1 and "has not answered" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe"], ids=repr)
+def test_damaged_figures_of_a_run_are_named(finished, tmp_path, content):
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    (copy / results.SUMMARY).write_bytes(content)
+    for command in ("replay", "report"):
+        done = aar(command, copy)
+        assert done.returncode == 2 and results.SUMMARY in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_extreme_but_allowed_settings_run(tmp_path):
+    for number, changes in enumerate(({"crowd.shares": "0"}, {"crowd.horizon_s": "0.001"}, {"makers.count": "0"})):
+        done = aar(
+            *small(duration_s="1.5", **{"signal.at_s": "0.5", **changes}), "--out", tmp_path / str(number), "--json"
+        )
+        assert summary_of(done)["agent_processes_lost"] == 0

@@ -110,6 +110,10 @@ def test_a_user_s_own_scenario_and_strategy_are_used_by_name(tmp_path):
     path.write_text(text.replace("noise_trader:NoiseTrader", "base:Rule"))
     with pytest.raises(ConfigurationError, match="not a subclass"):
         load_scenario(str(path))
+    for wrong in ("breakers = 5\n", "[[participants]]\n", '[breakers]\ndefault = "loud"\n'):
+        path.write_text(wrong + text.replace("[breakers.default]", "[market]").replace("[participants.me]", "[me]"))
+        with pytest.raises(ConfigurationError, match=r"mine.toml: it needs"):
+            load_scenario(str(path))
     path.write_text("title = ")
     with pytest.raises(ConfigurationError, match="mine.toml"):
         load_scenario(str(path))

@@ -51,3 +51,8 @@ def test_fuzz_compares_the_engine_with_the_oracle():
         check=False,
     )
     assert done.returncode == 0 and "4000 commands" in done.stdout and "equal" in done.stdout, done.stdout
+
+
+def test_bench_rehearsal_prints_both_times():
+    found = script("bench_rehearsal.py", "--agents", 3)
+    assert found["first_us"] > 0 and found["second_us"] > 0

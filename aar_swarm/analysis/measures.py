@@ -271,9 +271,9 @@ def _exit_costs(session: Session, rows: Array) -> dict[str, Any]:
     price), and what could not be sold at that mid less the last one before the close. coordinated_cost: Almgren–Chriss
     for one planner who takes the same lots through the same book, as everyone saw it before the signal, evenly within
     the crowd's median horizon. planned_cost: the sum of what the agents expected, each alone. Both yardsticks count
-    what the news takes off the price (news_cost) in full; those who sell before the market has moved pay less of it, so
-    that a small crowd can do better than its plan. aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost /
-    planned_cost.
+    what the news takes off the price (news_cost) in full; those who sell before the market has moved pay less of it,
+    so that a small crowd can do better than its plan. aar_ratio = exit_cost / coordinated_cost; illusion_ratio =
+    exit_cost / planned_cost.
     """
     nothing: dict[str, Any] = dict.fromkeys(
         (

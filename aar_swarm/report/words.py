@@ -37,8 +37,8 @@ DECIMATED = "of every pixel's worth the first, last, smallest and largest, so no
 
 _AAR = """
 Realised cost of the exit of all, over the modelled cost of the best coordinated exit of the same positions. 4 × means
-that the crowd paid four times what one planner would have paid by that model. Below 1 × one of two things happened: much
-of the exit did not take place, as in a halt (compare the lots sold with the lots planned), or a small crowd sold
+that the crowd paid four times what one planner would have paid by that model. Below 1 × one of two things happened:
+much of the exit did not take place, as in a halt (compare the lots sold with the lots planned), or a small crowd sold
 before the market had taken in the news, which the model counts in full.
 """
 _ILLUSION = """
