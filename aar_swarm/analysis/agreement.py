@@ -32,7 +32,7 @@ def lobster_agreement(file: str, commands: Array, tops: Array, account: int, unt
         return int(part["row"].max(initial=-1)) + 1
 
     return {
-        "file": day.message_name,
+        "file": day.message_name.rpartition("/")[2],
         "rows": len(day.messages),
         "rows_replayed": rows_in(flow),
         "rows_before_crowd": rows_in(flow[before]),
