@@ -19,7 +19,6 @@ ACCEPTED, REJECTED = int(EventKind.ORDER_ACCEPTED), int(EventKind.ORDER_REJECTED
 HALTED, OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
 SIGNAL, CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
 _BUY = int(Side.BUY)
-_TAKER = 1
 
 
 class Rule(IntEnum):

@@ -22,7 +22,6 @@ LEVELS_MAX = 200
 MESSAGE_ROW_BYTES_MAX = 128  # a row of the sample has 41
 LEVEL_BYTES_MAX = 64  # four cells of at most 11 digits, a sign and a comma each, with some to spare
 FILE_BYTES_MAX = 4 << 30
-DAY_NS = 86_400 * 10**9
 EMPTY_PRICE = 9_999_999_999
 """A level that is empty has this ask price, or minus this bid price, and the size 0."""
 
