@@ -1,4 +1,4 @@
-"""Cash and positions: what an account holds, what its resting orders reserve, and how a fill moves both.
+"""Accounts: cash and positions, what resting orders reserve, how a fill moves both; message rates; remembered outcomes.
 
 All amounts are int64 minor units and lots. Bounds in types.py keep every product and sum within int64.
 """
@@ -8,6 +8,7 @@ from exchange.state import State
 from exchange.types import Side
 
 _BUY = int(Side.BUY)
+_SECOND = 1_000_000_000
 
 
 @helper
@@ -27,11 +28,13 @@ def reserve(
     state: State, account: int, instrument: int, side: int, price_ticks: int, quantity_lots: int, sign: int
 ) -> None:
     """Set aside (sign 1), or release (sign −1), what a resting order of this price and quantity needs."""
+    position = state.positions[account][instrument]
     if side == _BUY:
         notional = price_ticks * quantity_lots * state.instruments[instrument]["multiplier"]
         state.accounts[account]["reserved_cash"] += sign * notional
+        position["buying_lots"] += sign * quantity_lots
     else:
-        state.positions[account][instrument]["reserved_lots"] += sign * quantity_lots
+        position["reserved_lots"] += sign * quantity_lots
 
 
 @helper
@@ -42,3 +45,31 @@ def settle(state: State, instrument: int, buyer: int, seller: int, price_ticks: 
     state.accounts[seller]["cash"] += notional
     state.positions[buyer][instrument]["quantity_lots"] += quantity_lots
     state.positions[seller][instrument]["quantity_lots"] -= quantity_lots
+
+
+@helper
+def charge(state: State, account: int, now_ns: int) -> bool:
+    """Count one message by the generic cell rate algorithm (ITU-T I.371); True: it is over the account's rate."""
+    row = state.accounts[account]
+    limit = row["messages_per_s_limit"]
+    over = False
+    if limit > 0:
+        interval = _SECOND // limit
+        due = max(row["rate_ns"], now_ns)
+        if due - now_ns > _SECOND - interval:
+            over = True
+        else:
+            row["rate_ns"] = due + interval
+    return over
+
+
+@helper
+def remember(state: State, account: int, order_id: int, sequence: int, quantity_lots: int, reason: int) -> None:
+    """Keep an order id's outcome, over the oldest one kept."""
+    row = state.accounts[account]
+    outcome = state.outcomes[account][row["remembered"] & (state.outcomes.shape[1] - 1)]
+    outcome["order_id"] = order_id
+    outcome["sequence"] = sequence
+    outcome["quantity_lots"] = quantity_lots
+    outcome["reason"] = reason
+    row["remembered"] += 1

@@ -8,6 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 _MASK = (1 << 64) - 1
 _MIX = 0x9E3779B97F4A7C15
@@ -49,6 +50,26 @@ def mix(digest: int | np.int64, word: int | np.int64) -> np.int64:
     return _signed(x ^ (x >> _STEP))
 
 
+def wrapping_dot(a: int, b: int, c: int, d: int) -> np.int64:
+    """a × b + c × d modulo 2^64."""
+    return _signed((int(a) * int(b) + int(c) * int(d)) & _MASK)
+
+
+def logical_shift_right(word: int, count: int) -> np.int64:
+    """The word shifted by 0 … 63 bits, with zeros coming in."""
+    return _signed((int(word) & _MASK) >> int(count))
+
+
+def load_big_endian(array: np.ndarray, index: int) -> np.int64:
+    """The eight bytes array[index : index + 8] (uint8, all within the array) as a big-endian word."""
+    return np.int64(int.from_bytes(array[index : index + 8].tobytes(), "big", signed=True))
+
+
+def store_big_endian(array: np.ndarray, index: int, word: int) -> None:
+    """Write a word into array[index : index + 8] (uint8, all within the array), big-endian."""
+    array[index : index + 8] = np.frombuffer((int(word) & _MASK).to_bytes(8, "big"), np.uint8)
+
+
 @intrinsic
 def _trailing_zeros(typing_context, word):
     def generate(context, builder, signature, arguments):
@@ -66,11 +87,36 @@ def _leading_zeros(typing_context, word):
 
 
 @intrinsic
-def _logical_shift_right(typing_context, word, count):
+def _shift_right(typing_context, word, count):
     def generate(context, builder, signature, arguments):
         return builder.lshr(arguments[0], arguments[1])
 
     return types.int64(types.int64, types.int64), generate
+
+
+def _word_at(context, builder, array_type, array, index):
+    """A pointer to the eight bytes from array[index] on, aligned or not."""
+    data = make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), ir.IntType(64).as_pointer())
+
+
+@intrinsic
+def _load_word(typing_context, array, index):
+    def generate(context, builder, signature, arguments):
+        word = builder.load(_word_at(context, builder, signature.args[0], *arguments), align=1)
+        return builder.bswap(word)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def _store_word(typing_context, array, index, word):
+    def generate(context, builder, signature, arguments):
+        pointer = _word_at(context, builder, signature.args[0], *arguments[:2])
+        builder.store(builder.bswap(arguments[2]), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
 
 
 @overload(with_bit, inline="always")
@@ -113,6 +159,26 @@ def _highest_below(word, bit):
 def _mix(digest, word):
     def compiled(digest, word):
         x = (np.int64(digest) ^ np.int64(word)) * np.int64(_MIX_SIGNED)
-        return x ^ _logical_shift_right(x, np.int64(_STEP))
+        return x ^ _shift_right(x, np.int64(_STEP))
 
     return compiled
+
+
+@overload(wrapping_dot, inline="always")
+def _wrapping_dot(a, b, c, d):
+    return lambda a, b, c, d: np.int64(a) * np.int64(b) + np.int64(c) * np.int64(d)
+
+
+@overload(logical_shift_right, inline="always")
+def _logical_shift_right(word, count):
+    return lambda word, count: _shift_right(np.int64(word), np.int64(count))
+
+
+@overload(load_big_endian, inline="always")
+def _load_big_endian(array, index):
+    return lambda array, index: _load_word(array, np.int64(index))
+
+
+@overload(store_big_endian, inline="always")
+def _store_big_endian(array, index, word):
+    return lambda array, index, word: _store_word(array, np.int64(index), np.int64(word))

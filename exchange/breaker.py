@@ -6,16 +6,16 @@ happens to the triggering match: it is prevented, and earlier fills stand. SELL_
 liquidation-rate breaker, over aggressively sold lots.
 """
 
-from exchange.jit import helper, routine
+from exchange.jit import helper
 from exchange.state import WINDOW_ENTRIES, State
-from exchange.types import FOREVER, Side, Trigger
+from exchange.types import NEVER, Side, Trigger
 
 _PRICE_MOVE = int(Trigger.PRICE_MOVE)
 _SELL_VOLUME = int(Trigger.SELL_VOLUME)
 _SELL = int(Side.SELL)
 _LAST = WINDOW_ENTRIES - 1  # WINDOW_ENTRIES is a power of two
 _BPS = 10_000
-_FOREVER = int(FOREVER)
+_NEVER = int(NEVER)
 
 
 @helper
@@ -28,7 +28,7 @@ def _expire(window, head, count, before_ns):
     return head, count
 
 
-@routine
+@helper
 def trips(state: State, instrument: int, side: int, price_ticks: int, quantity_lots: int, now_ns: int):
     """Ask about one prospective match.
 
@@ -73,7 +73,7 @@ def trips(state: State, instrument: int, side: int, price_ticks: int, quantity_l
     return 0, 0, 0, 0
 
 
-@routine
+@helper
 def record_fill(state: State, instrument: int, side: int, price_ticks: int, quantity_lots: int, now_ns: int) -> None:
     """Enter a fill into the windows of the triggers that are armed."""
     breaker = state.breakers[instrument]
@@ -88,7 +88,7 @@ def record_fill(state: State, instrument: int, side: int, price_ticks: int, quan
         if count < WINDOW_ENTRIES:
             window[(head + count) & _LAST]["value"] = price_ticks
             count += 1
-        window[(head + count - 1) & _LAST]["until_ns"] = _FOREVER
+        window[(head + count - 1) & _LAST]["until_ns"] = _NEVER
         breaker["high_count"] = count
         window = state.lows[instrument]
         head = breaker["low_head"]
@@ -100,7 +100,7 @@ def record_fill(state: State, instrument: int, side: int, price_ticks: int, quan
         if count < WINDOW_ENTRIES:
             window[(head + count) & _LAST]["value"] = price_ticks
             count += 1
-        window[(head + count - 1) & _LAST]["until_ns"] = _FOREVER
+        window[(head + count - 1) & _LAST]["until_ns"] = _NEVER
         breaker["low_count"] = count
     if breaker["sell_volume_lots"] > 0 and side == _SELL:
         window = state.sells[instrument]
@@ -116,3 +116,14 @@ def record_fill(state: State, instrument: int, side: int, price_ticks: int, quan
             window[newest]["until_ns"] = now_ns
             breaker["sell_count"] = count + 1
         breaker["sell_sum_lots"] += quantity_lots
+
+
+@helper
+def forget(state: State, instrument: int) -> None:
+    """Empty the instrument's windows and its verdict: what a call auction found is where prices start anew."""
+    breaker = state.breakers[instrument]
+    breaker["high_count"] = 0
+    breaker["low_count"] = 0
+    breaker["sell_count"] = 0
+    breaker["sell_sum_lots"] = 0
+    breaker["trigger"] = 0

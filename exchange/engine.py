@@ -1,4 +1,4 @@
-"""The matching engine: `apply(commands) -> events`, the only door to book, accounts and breaker.
+"""The matching engine: `apply(commands) -> events`, the only door to books, accounts, auctions and breaker.
 
 A pure state machine: it reads no clock, draws no random number and touches no socket or file; the same commands give
 the same events and the same state, for ever. The rules are in docs/matching.md.
@@ -8,58 +8,83 @@ import hashlib
 
 import numpy as np
 
-from exchange import accounts, book, breaker
+from exchange import accounts, auction, book, breaker
 from exchange.config import EngineConfig
 from exchange.jit import helper, kernel, routine
 from exchange.state import Array, State, new_state
 from exchange.types import (
+    BOTH_SIDES,
     COMMAND,
     EVENT,
     MAX_CASH,
     MAX_QUANTITY_LOTS,
-    NO_BID,
-    NO_MAKER,
+    NEVER,
     NO_SLOT,
+    NOBODY,
     CommandKind,
     EventKind,
+    Limit,
     OrderType,
     Phase,
     Reason,
+    SelfTrade,
     Side,
 )
 
 MAX_ORDER_ID = (1 << 62) - 1
 MAX_POSITION = MAX_CASH >> 28
-EVENTS_BESIDE_RESTING = 4
-"""A command makes at most one event an order that rests, and this many more."""
+MAX_FLAGS = 5
+EVENTS_BESIDE_RESTING = 6
+"""A command makes at most one event an order that rests, one an instrument, and this many more."""
 
 # Plain integers: an enum member is an object when the JIT is off and a constant when it is on.
 _PLACE_ORDER, _CANCEL_ORDER = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER)
+_REPLACE_ORDER, _MASS_CANCEL = int(CommandKind.REPLACE_ORDER), int(CommandKind.MASS_CANCEL)
+_LOG_ON, _LOG_OFF, _START = int(CommandKind.LOG_ON), int(CommandKind.LOG_OFF), int(CommandKind.START)
 _DEPOSIT_CASH, _DEPOSIT_POSITION = int(CommandKind.DEPOSIT_CASH), int(CommandKind.DEPOSIT_POSITION)
 _OPEN_SESSION, _CLOSE_SESSION = int(CommandKind.OPEN_SESSION), int(CommandKind.CLOSE_SESSION)
-_PUBLISH_SIGNAL = int(CommandKind.PUBLISH_SIGNAL)
+_PUBLISH_SIGNAL, _SET_LIMIT = int(CommandKind.PUBLISH_SIGNAL), int(CommandKind.SET_LIMIT)
+_TIMER = int(CommandKind.TIMER)
 _ACCEPTED, _REJECTED = int(EventKind.ORDER_ACCEPTED), int(EventKind.ORDER_REJECTED)
 _FILLED, _CANCELLED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_CANCELLED)
-_CANCEL_REJECTED, _INSTRUMENT_HALTED = int(EventKind.CANCEL_REJECTED), int(EventKind.INSTRUMENT_HALTED)
+_REPEATED, _WAS_REPLACED = int(EventKind.ORDER_REPEATED), int(EventKind.ORDER_REPLACED)
+_CANCEL_REJECTED, _MASS_CANCELLED = int(EventKind.CANCEL_REJECTED), int(EventKind.MASS_CANCELLED)
+_INSTRUMENT_HALTED, _PHASE_CHANGED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.PHASE_CHANGED)
+_AUCTION_ENDED, _VENUE_STARTED = int(EventKind.AUCTION_ENDED), int(EventKind.VENUE_STARTED)
 _CASH_DEPOSITED, _POSITION_DEPOSITED = int(EventKind.CASH_DEPOSITED), int(EventKind.POSITION_DEPOSITED)
 _SESSION_OPENED, _SESSION_CLOSED = int(EventKind.SESSION_OPENED), int(EventKind.SESSION_CLOSED)
-_SIGNAL_PUBLISHED = int(EventKind.SIGNAL_PUBLISHED)
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
+_SIGNAL_PUBLISHED, _LIMIT_SET = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.LIMIT_SET)
+_LOGGED_ON, _LOGGED_OFF = int(EventKind.LOGGED_ON), int(EventKind.LOGGED_OFF)
+_BUY, _SELL, _BOTH = int(Side.BUY), int(Side.SELL), BOTH_SIDES
 _LIMIT, _IOC, _MARKET = int(OrderType.LIMIT), int(OrderType.IOC), int(OrderType.MARKET)
-_PRE_OPEN, _CONTINUOUS = int(Phase.PRE_OPEN), int(Phase.CONTINUOUS)
-_HALTED, _CLOSED = int(Phase.HALTED), int(Phase.CLOSED)
+_FOK, _POST_ONLY = int(OrderType.FOK), int(OrderType.POST_ONLY)
+_CANCEL_RESTING, _CANCEL_INCOMING = int(SelfTrade.CANCEL_RESTING), int(SelfTrade.CANCEL_INCOMING)
+_PRE_OPEN, _CONTINUOUS, _BATCH = int(Phase.PRE_OPEN), int(Phase.CONTINUOUS), int(Phase.BATCH)
+_AUCTION, _HALTED, _CLOSED = int(Phase.AUCTION), int(Phase.HALTED), int(Phase.CLOSED)
+_MAX_LIMIT = max(Limit)
+_LIMIT_ORDER_LOTS, _LIMIT_OPEN_ORDERS = int(Limit.ORDER_LOTS), int(Limit.OPEN_ORDERS)
+_LIMIT_POSITION_LOTS, _LIMIT_NOTIONAL = int(Limit.POSITION_LOTS), int(Limit.NOTIONAL)
 _OK = int(Reason.NONE)
-_UNKNOWN_ACCOUNT, _UNKNOWN_INSTRUMENT = int(Reason.UNKNOWN_ACCOUNT), int(Reason.UNKNOWN_INSTRUMENT)
+_MALFORMED, _UNKNOWN_ACCOUNT = int(Reason.MALFORMED), int(Reason.UNKNOWN_ACCOUNT)
+_UNKNOWN_INSTRUMENT, _UNKNOWN_ORDER = int(Reason.UNKNOWN_INSTRUMENT), int(Reason.UNKNOWN_ORDER)
 _PRICE_OUT_OF_RANGE, _QUANTITY_OUT_OF_RANGE = int(Reason.PRICE_OUT_OF_RANGE), int(Reason.QUANTITY_OUT_OF_RANGE)
 _INVALID_SIDE, _INVALID_ORDER_TYPE = int(Reason.INVALID_SIDE), int(Reason.INVALID_ORDER_TYPE)
-_ORDER_ID_NOT_INCREASING, _UNKNOWN_ORDER = int(Reason.ORDER_ID_NOT_INCREASING), int(Reason.UNKNOWN_ORDER)
+_ORDER_ID_NOT_INCREASING, _WOULD_MATCH = int(Reason.ORDER_ID_NOT_INCREASING), int(Reason.WOULD_MATCH)
 _BOOK_FULL, _UNKNOWN_COMMAND = int(Reason.BOOK_FULL), int(Reason.UNKNOWN_COMMAND)
 _INSUFFICIENT_CASH, _INSUFFICIENT_POSITION = int(Reason.INSUFFICIENT_CASH), int(Reason.INSUFFICIENT_POSITION)
-_AMOUNT_OUT_OF_RANGE = int(Reason.AMOUNT_OUT_OF_RANGE)
+_AMOUNT_OUT_OF_RANGE, _UNKNOWN_LIMIT = int(Reason.AMOUNT_OUT_OF_RANGE), int(Reason.UNKNOWN_LIMIT)
+_ORDER_SIZE_LIMIT, _OPEN_ORDERS_LIMIT = int(Reason.ORDER_SIZE_LIMIT), int(Reason.OPEN_ORDERS_LIMIT)
+_POSITION_LIMIT, _NOTIONAL_LIMIT = int(Reason.POSITION_LIMIT), int(Reason.NOTIONAL_LIMIT)
+_MESSAGE_RATE_LIMIT = int(Reason.MESSAGE_RATE_LIMIT)
 _NOT_OPEN, _IS_HALTED, _IS_CLOSED = int(Reason.NOT_OPEN), int(Reason.HALTED), int(Reason.CLOSED)
+_NOT_IN_AUCTION, _TIMER_NOT_DUE = int(Reason.NOT_IN_AUCTION), int(Reason.TIMER_NOT_DUE)
 _BY_OWNER, _IOC_REMAINDER, _NO_LIQUIDITY = int(Reason.BY_OWNER), int(Reason.IOC_REMAINDER), int(Reason.NO_LIQUIDITY)
 _BY_BREAKER, _BY_CLOSE = int(Reason.BREAKER), int(Reason.SESSION_CLOSED)
-_CASH_EXHAUSTED = int(Reason.CASH_EXHAUSTED)
+_CASH_EXHAUSTED, _FOK_UNFILLABLE = int(Reason.CASH_EXHAUSTED), int(Reason.FOK_UNFILLABLE)
+_SELF_TRADE, _BY_REPLACE, _BY_MASS = int(Reason.SELF_TRADE), int(Reason.REPLACED), int(Reason.MASS_CANCEL)
+_DISCONNECTED, _AUCTION_REMAINDER = int(Reason.DISCONNECTED), int(Reason.AUCTION_REMAINDER)
+_BY_AUCTION, _LOST_PRIORITY = int(Reason.AUCTION), int(Reason.LOST_PRIORITY)
+_NEVER = int(NEVER)
 
 
 @helper
@@ -76,7 +101,7 @@ def _write(events, count, command, kind):
     event["price_ticks"] = 0
     event["quantity_lots"] = 0
     event["leaves_lots"] = 0
-    event["maker_account"] = NO_MAKER
+    event["maker_account"] = NOBODY
     event["maker_order_id"] = 0
     event["maker_leaves_lots"] = 0
     event["reason"] = 0
@@ -96,137 +121,461 @@ def _write_order(events, count, command, kind, quantity_lots, leaves_lots, reaso
     event["quantity_lots"] = quantity_lots
     event["leaves_lots"] = leaves_lots
     event["reason"] = reason
+    return event
 
 
 @helper
-def _phase_reason(state, instrument):
-    phase = state.instruments[instrument]["phase"]
-    if phase == _CONTINUOUS:
-        return _OK
-    if phase == _HALTED:
-        return _IS_HALTED
-    return _NOT_OPEN if phase == _PRE_OPEN else _IS_CLOSED
+def _phase_reason(state, instrument, cancels):
+    """Why the phase allows no orders (cancels False) or no cancels, or _OK."""
+    row = state.instruments[instrument]
+    phase = row["phase"]
+    reason = _OK
+    if phase != _CONTINUOUS and phase != _BATCH and phase != _AUCTION:
+        if phase == _PRE_OPEN:
+            reason = _NOT_OPEN
+        elif phase == _CLOSED:
+            reason = _IS_CLOSED
+        elif not (cancels and row["cancels_while_halted"] != 0):
+            reason = _IS_HALTED
+    return reason
+
+
+@helper
+def _set_timer(state, instrument, due_ns):
+    """Arm an instrument's timer (_NEVER: disarm it) and keep the earliest of all at hand for the venue's loop."""
+    state.instruments[instrument]["timer_ns"] = due_ns
+    earliest = _NEVER
+    for number in range(state.instruments.shape[0]):
+        earliest = min(earliest, state.instruments[number]["timer_ns"])
+    state.counters[0]["next_timer_ns"] = earliest
 
 
 @routine
+def _arm_batch(state, instrument, now_ns):
+    row = state.instruments[instrument]
+    started = row["phase_started_ns"]
+    interval = row["batch_interval_ns"]
+    _set_timer(state, instrument, started + ((now_ns - started) // interval + 1) * interval)
+
+
+@routine
+def _change_phase(state, instrument, phase, lasts_ns, command, events, count):
+    """Enter a phase and write its PHASE_CHANGED; lasts_ns 0: no timer ends it. Returns the number of events so far."""
+    row = state.instruments[instrument]
+    row["phase"] = phase
+    row["phase_started_ns"] = command["received_ns"] if phase == _BATCH else 0
+    until = command["received_ns"] + lasts_ns
+    _set_timer(state, instrument, until if lasts_ns > 0 else _NEVER)
+    event = _write(events, count, command, _PHASE_CHANGED)
+    event["instrument"] = instrument
+    event["account"] = NOBODY
+    event["value"] = phase
+    event["threshold"] = until if lasts_ns > 0 else 0
+    return count + 1
+
+
+@helper
+def _trading_phase(state, instrument):
+    return _CONTINUOUS if state.instruments[instrument]["batch_interval_ns"] == 0 else _BATCH
+
+
+@routine
+def _halt(
+    state, instrument, side, price, quantity, leaves, trigger, observed, threshold, window_ns, command, events, count
+):
+    """Halt an instrument because of a match that is prevented. Returns the number of events so far."""
+    state.breakers[instrument]["trigger"] = trigger
+    event = _write(events, count, command, _INSTRUMENT_HALTED)
+    event["order_id"] = command["order_id"]
+    event["side"] = side
+    event["price_ticks"] = price
+    event["quantity_lots"] = quantity
+    event["leaves_lots"] = leaves
+    event["reason"] = trigger
+    event["value"] = observed
+    event["threshold"] = threshold
+    event["window_ns"] = window_ns
+    if command["kind"] == _TIMER:  # a batch has no taker
+        event["account"] = NOBODY
+        event["order_id"] = 0
+    return _change_phase(
+        state, instrument, _HALTED, state.instruments[instrument]["halt_ns"], command, events, count + 1
+    )
+
+
+@helper
+def _take_off(state, slot, quantity, reason, command, events, count):
+    """Cancel `quantity` lots (0: all) of a resting order and write its ORDER_CANCELLED."""
+    order = state.orders[slot]
+    instrument = book.instrument_of(order["book"])
+    if quantity == 0 or quantity > order["leaves_lots"]:
+        quantity = order["leaves_lots"]
+    accounts.reserve(
+        state,
+        np.int64(order["account"]),
+        instrument,
+        book.side_of(order["book"]),
+        np.int64(order["price_ticks"]),
+        quantity,
+        -1,
+    )
+    book.take(state, slot, quantity)
+    event = _write(events, count, command, _CANCELLED)
+    event["instrument"] = instrument
+    event["account"] = order["account"]
+    event["order_id"] = order["order_id"]
+    event["side"] = book.side_of(order["book"])
+    event["price_ticks"] = order["price_ticks"]
+    event["quantity_lots"] = quantity
+    event["leaves_lots"] = order["leaves_lots"]
+    event["reason"] = reason
+    if order["leaves_lots"] == 0:
+        state.instruments[instrument]["expiring"] -= np.int64(order["expiring"])
+        book.remove(state, slot)
+
+
+@routine
+def _drop(state, slot):
+    """book.remove, compiled once for all who seldom call it."""
+    book.remove(state, slot)
+
+
+@routine
+def _take_off_whole(state, slot, reason, command, events, count):
+    """_take_off of a whole order, compiled once for all who seldom call it."""
+    _take_off(state, slot, 0, reason, command, events, count)
+
+
+@helper
+def _check_size(state, account, instrument, side, price, quantity, new_lots, freed_lots):
+    """The limits on an order's size: `quantity` in all, `new_lots` of them open, `freed_lots` open no longer."""
+    row = state.accounts[account]
+    reason = _OK
+    limit = row["order_lots_limit"]
+    if limit > 0 and quantity > limit:
+        reason = _ORDER_SIZE_LIMIT
+    else:
+        limit = row["notional_limit"]
+        if limit > 0 and price * new_lots * state.instruments[instrument]["multiplier"] > limit:
+            reason = _NOTIONAL_LIMIT
+        else:
+            limit = row["position_lots_limit"]
+            if limit > 0 and side == _BUY:
+                position = state.positions[account][instrument]
+                if position["quantity_lots"] + position["buying_lots"] - freed_lots + new_lots > limit:
+                    reason = _POSITION_LIMIT
+    return reason
+
+
+@helper
+def _would_match(state, instrument, side, price):
+    return not book.beyond(book.best(state, 2 * instrument + 1 - side), price, side)
+
+
+@helper
 def _check_order(state, command):
-    """The checks of PLACE_ORDER in their documented order; the first that fails is the Reason."""
+    """Why a new order whose name was accepted is rejected, or _OK; the checks of docs/matching.md from 4 on."""
     account = command["account"]
-    if account < 0 or account >= state.accounts.shape[0]:
-        return _UNKNOWN_ACCOUNT
-    order_id = command["order_id"]
-    if order_id < 1 or order_id > MAX_ORDER_ID or order_id <= state.accounts[account]["last_order_id"]:
-        return _ORDER_ID_NOT_INCREASING
-    state.accounts[account]["last_order_id"] = order_id
     instrument = command["instrument"]
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         return _UNKNOWN_INSTRUMENT
-    reason = _phase_reason(state, instrument)
+    reason = _phase_reason(state, instrument, False)
     if reason != _OK:
         return reason
     side = command["side"]
     if side != _BUY and side != _SELL:
         return _INVALID_SIDE
     order_type = command["order_type"]
-    if order_type < _LIMIT or order_type > _MARKET:
+    if order_type < _LIMIT or order_type > _POST_ONLY:
         return _INVALID_ORDER_TYPE
     row = state.instruments[instrument]
+    collecting = row["phase"] != _CONTINUOUS
+    if collecting and (order_type == _MARKET or order_type == _FOK):
+        return _NOT_IN_AUCTION
     quantity = command["quantity_lots"]
     if quantity < 1 or quantity > row["max_quantity_lots"]:
         return _QUANTITY_OUT_OF_RANGE
     price = command["price_ticks"]
+    priced = price
     if order_type == _MARKET:
         if price != 0:
             return _PRICE_OUT_OF_RANGE
         needed = row["multiplier"]
+        priced = book.best(state, 2 * instrument + 1 - side)
+        if priced == row["price_levels"]:
+            priced = 0  # no ask: nothing to trade with, nothing to check
     else:
         if price < 1 or price >= row["price_levels"]:
             return _PRICE_OUT_OF_RANGE
         needed = price * quantity * row["multiplier"]
+    reason = _check_size(state, account, instrument, side, priced, quantity, quantity, 0)
+    if reason != _OK:
+        return reason
+    may_rest = order_type == _LIMIT or order_type == _POST_ONLY or collecting
+    if may_rest:
+        limit = state.accounts[account]["open_orders_limit"]
+        if limit > 0 and state.accounts[account]["open_orders"] >= limit:
+            return _OPEN_ORDERS_LIMIT
     if side == _SELL:
         if accounts.free_lots(state, account, instrument) < quantity:
             return _INSUFFICIENT_POSITION
     elif accounts.free_cash(state, account) < needed:
         return _INSUFFICIENT_CASH
-    if order_type == _LIMIT and state.counters[0]["free_head"] == NO_SLOT:
+    if may_rest and state.counters[0]["free_head"] == NO_SLOT:
         return _BOOK_FULL
+    if order_type == _POST_ONLY and not collecting and _would_match(state, instrument, side, price):
+        return _WOULD_MATCH
     return _OK
 
 
 @routine
-def _place(state, command, events, count):
-    """Check, accept, match and rest or cancel one order; returns the number of events so far."""
-    reason = _check_order(state, command)
+def _fillable(state, account, opposite, limit, quantity):
+    """Whether a FOK of `quantity` lots can be filled from the opposite book up to its limit."""
+    self_trade = state.accounts[account]["self_trade"]
+    price = book.best(state, opposite)
+    total = 0
+    while book.is_price(state, opposite, price) and not book.beyond(price, limit, 1 - book.side_of(opposite)):
+        slot = book.head(state, opposite, price)
+        while slot != NO_SLOT:
+            order = state.orders[slot]
+            if order["account"] != account or self_trade == 0:
+                total += order["leaves_lots"]
+                if total >= quantity:
+                    return True
+            elif self_trade == _CANCEL_INCOMING:
+                return False
+            slot = np.int64(order["next"])
+        price = book.next_price(state, opposite, price)
+    return False
+
+
+@routine
+def _repeat(state, command, events, count):
+    """Tell again what became of an order id; returns the number of events so far."""
+    account = command["account"]
+    order_id = command["order_id"]
+    for number in range(state.outcomes.shape[1]):
+        outcome = state.outcomes[account][number]
+        if outcome["order_id"] == order_id:
+            slot = book.find(state, account, order_id)
+            event = _write(events, count, command, _REPEATED)
+            event["order_id"] = order_id
+            event["quantity_lots"] = outcome["quantity_lots"]
+            event["leaves_lots"] = state.orders[slot]["leaves_lots"] if slot != NO_SLOT else 0
+            event["reason"] = outcome["reason"]
+            event["value"] = outcome["sequence"]
+            return count + 1
+    _write_order(events, count, command, _REJECTED, command["quantity_lots"], 0, _ORDER_ID_NOT_INCREASING)
+    return count + 1
+
+
+@routine
+def _check_replace(state, command):
+    """Why a replacement whose name was accepted is rejected, and of which slot; the checks from 4 on.
+
+    Returns: (reason, slot, new_leaves, whether it keeps its place); the reason is REPLACED if it only cancels.
+    """
+    account = command["account"]
+    instrument = command["instrument"]
+    if instrument < 0 or instrument >= state.instruments.shape[0]:
+        return _UNKNOWN_INSTRUMENT, NO_SLOT, 0, False
+    reason = _phase_reason(state, instrument, False)
     if reason != _OK:
-        _write_order(events, count, command, _REJECTED, command["quantity_lots"], 0, reason)
-        return count + 1
+        return reason, NO_SLOT, 0, False
+    order_type = command["order_type"]
+    if order_type != _LIMIT and order_type != _POST_ONLY:
+        return _INVALID_ORDER_TYPE, NO_SLOT, 0, False
+    row = state.instruments[instrument]
+    quantity = command["quantity_lots"]
+    if quantity < 1 or quantity > row["max_quantity_lots"]:
+        return _QUANTITY_OUT_OF_RANGE, NO_SLOT, 0, False
+    price = command["price_ticks"]
+    if price < 1 or price >= row["price_levels"]:
+        return _PRICE_OUT_OF_RANGE, NO_SLOT, 0, False
+    slot = book.find(state, account, command["target_order_id"])
+    if slot == NO_SLOT or book.instrument_of(state.orders[slot]["book"]) != instrument:
+        return _UNKNOWN_ORDER, NO_SLOT, 0, False
+    order = state.orders[slot]
+    leaves = order["leaves_lots"]
+    new_leaves = quantity - order["filled_lots"]
+    if new_leaves <= 0:
+        return _BY_REPLACE, slot, new_leaves, False
+    if price == np.int64(order["price_ticks"]) and new_leaves <= leaves:
+        return _OK, slot, new_leaves, True
+    side = book.side_of(order["book"])
+    reason = _check_size(state, account, instrument, side, price, quantity, new_leaves, leaves)
+    if reason == _OK:
+        if side == _SELL:
+            if accounts.free_lots(state, account, instrument) + leaves < new_leaves:
+                reason = _INSUFFICIENT_POSITION
+        else:
+            freed = np.int64(order["price_ticks"]) * leaves * row["multiplier"]
+            if accounts.free_cash(state, account) + freed < price * new_leaves * row["multiplier"]:
+                reason = _INSUFFICIENT_CASH
+    if (
+        reason == _OK
+        and order_type == _POST_ONLY
+        and row["phase"] == _CONTINUOUS
+        and _would_match(state, instrument, side, price)
+    ):
+        reason = _WOULD_MATCH
+    return reason, slot, new_leaves, False
+
+
+@routine
+def _replace(state, command, slot, new_leaves, keeps, events, count):
+    """Carry out a checked replacement up to the matching.
+
+    Returns: (side, lots filled under earlier names) of the order.
+    """
+    order = state.orders[slot]
     instrument = command["instrument"]
     account = command["account"]
-    side = command["side"]
-    order_type = command["order_type"]
-    leaves = command["quantity_lots"]
+    side = book.side_of(order["book"])
+    filled = order["filled_lots"]
+    leaves = order["leaves_lots"]
+    old_price = np.int64(order["price_ticks"])
+    event = _write(events, count, command, _WAS_REPLACED)
+    event["order_id"] = command["order_id"]
+    event["side"] = side
+    event["price_ticks"] = command["price_ticks"]
+    event["quantity_lots"] = command["quantity_lots"]
+    event["leaves_lots"] = new_leaves
+    event["value"] = order["order_id"]
+    state.instruments[instrument]["expiring"] -= np.int64(order["expiring"])
+    order["expiring"] = 0
+    if keeps:
+        accounts.reserve(state, account, instrument, side, old_price, leaves - new_leaves, -1)
+        book.take(state, slot, leaves - new_leaves)
+        book.rename(state, slot, command["order_id"])
+    else:
+        event["reason"] = _LOST_PRIORITY
+        accounts.reserve(state, account, instrument, side, old_price, leaves, -1)
+        book.take(state, slot, leaves)
+        _drop(state, slot)
+    return side, filled
+
+
+@helper
+def _enter(state, command, events, count):
+    """Check, accept, match and rest or cancel a new or replaced order; returns the number of events so far."""
+    account = command["account"]
+    order_id = command["order_id"]
+    quantity = command["quantity_lots"]
+    if account < 0 or account >= state.accounts.shape[0]:
+        _write_order(events, count, command, _REJECTED, quantity, 0, _UNKNOWN_ACCOUNT)
+        return count + 1
     now_ns = command["received_ns"]
+    over = accounts.charge(state, account, now_ns)
+    owner = state.accounts[account]
+    if order_id < 1 or order_id > MAX_ORDER_ID:
+        _write_order(events, count, command, _REJECTED, quantity, 0, _ORDER_ID_NOT_INCREASING)
+        return count + 1
+    if order_id <= owner["last_order_id"]:
+        return _repeat(state, command, events, count)
+    owner["last_order_id"] = order_id
+    slot = NO_SLOT
+    leaves = quantity
+    keeps = False
+    if over:
+        reason = _MESSAGE_RATE_LIMIT
+    elif command["kind"] == _REPLACE_ORDER:
+        reason, slot, leaves, keeps = _check_replace(state, command)
+    else:
+        reason = _check_order(state, command)
+    accounts.remember(state, account, order_id, command["sequence"], quantity, reason)
+    if reason == _BY_REPLACE:
+        _take_off_whole(state, slot, _BY_REPLACE, command, events, count)
+        return count + 1
+    if reason != _OK:
+        _write_order(events, count, command, _REJECTED, quantity, 0, reason)
+        return count + 1
+    side = command["side"]
+    filled = 0
+    if slot != NO_SLOT:
+        side, filled = _replace(state, command, slot, leaves, keeps, events, count)
+        if keeps:
+            return count + 1
+    else:
+        _write_order(events, count, command, _ACCEPTED, leaves, leaves, 0)
+    count += 1
+
+    instrument = command["instrument"]
+    order_type = command["order_type"]
     limit = command["price_ticks"]
     top = state.instruments[instrument]
+    collecting = top["phase"] != _CONTINUOUS
+    own_book = 2 * instrument + side
+    opposite = own_book ^ 1
+    rests = order_type == _LIMIT or order_type == _POST_ONLY or collecting
+    ended = _IOC_REMAINDER
+    working = not collecting
     if order_type == _MARKET:
         limit = top["price_levels"] - 1 if side == _BUY else 1
-    _write_order(events, count, command, _ACCEPTED, leaves, leaves, 0)
-    count += 1
-    ended = _NO_LIQUIDITY if order_type == _MARKET else _IOC_REMAINDER
-    rests = order_type == _LIMIT
+        ended = _NO_LIQUIDITY
+    elif order_type == _FOK and not _fillable(state, account, opposite, limit, leaves):
+        ended = _FOK_UNFILLABLE
+        working = False
 
-    while leaves > 0:
-        if side == _BUY:
-            price = top["best_ask"]
-            if price > limit:
-                break
-        else:
-            price = top["best_bid"]
-            if price == NO_BID or price < limit:
-                break
-        slot = state.levels[instrument][price]["head"]
+    while working and leaves > 0:
+        price = book.best(state, opposite)
+        if book.beyond(price, limit, side):  # as an empty book's best always is
+            break
+        slot = book.head(state, opposite, price)
         maker = state.orders[slot]
+        maker_account = np.int64(maker["account"])
+        if maker_account == account and owner["self_trade"] != 0:
+            if owner["self_trade"] == _CANCEL_RESTING:
+                _take_off_whole(state, slot, _SELF_TRADE, command, events, count)
+                count += 1
+                continue
+            ended = _SELF_TRADE
+            rests = False
+            break
         wanted = min(leaves, maker["leaves_lots"])
-        quantity = wanted
+        matched = wanted
         if order_type == _MARKET and side == _BUY:
-            quantity = min(wanted, accounts.free_cash(state, account) // (price * top["multiplier"]))
-            if quantity == 0:
+            matched = min(wanted, accounts.free_cash(state, account) // (price * top["multiplier"]))
+            if matched == 0:
                 ended = _CASH_EXHAUSTED
                 break
-        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, side, price, quantity, now_ns)
+        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, side, price, matched, now_ns)
         if trigger != 0:
-            top["phase"] = _HALTED
-            state.breakers[instrument]["trigger"] = trigger
-            event = _write(events, count, command, _INSTRUMENT_HALTED)
-            event["order_id"] = command["order_id"]
-            event["side"] = side
-            event["price_ticks"] = price
-            event["quantity_lots"] = quantity
-            event["leaves_lots"] = leaves
-            event["reason"] = trigger
-            event["value"] = observed
-            event["threshold"] = threshold
-            event["window_ns"] = window_ns
-            count += 1
+            count = _halt(
+                state,
+                instrument,
+                side,
+                price,
+                matched,
+                leaves,
+                trigger,
+                observed,
+                threshold,
+                window_ns,
+                command,
+                events,
+                count,
+            )
             ended = _BY_BREAKER
             rests = False
             break
-        leaves -= quantity
-        maker_account = maker["account"]
-        book.take(state, slot, quantity)
-        accounts.reserve(state, maker_account, instrument, maker["side"], price, quantity, -1)
+        leaves -= matched
+        filled += matched
+        book.take(state, slot, matched)
+        maker["filled_lots"] += matched
+        accounts.reserve(state, maker_account, instrument, 1 - side, price, matched, -1)
         if side == _BUY:
-            accounts.settle(state, instrument, account, maker_account, price, quantity)
+            accounts.settle(state, instrument, account, maker_account, price, matched)
         else:
-            accounts.settle(state, instrument, maker_account, account, price, quantity)
+            accounts.settle(state, instrument, maker_account, account, price, matched)
         top["last_ticks"] = price
-        top["volume_lots"] += quantity
-        breaker.record_fill(state, instrument, side, price, quantity, now_ns)
+        top["volume_lots"] += matched
+        breaker.record_fill(state, instrument, side, price, matched, now_ns)
         event = _write(events, count, command, _FILLED)
-        event["order_id"] = command["order_id"]
+        event["order_id"] = order_id
         event["side"] = side
         event["price_ticks"] = price
-        event["quantity_lots"] = quantity
+        event["quantity_lots"] = matched
         event["leaves_lots"] = leaves
         event["maker_account"] = maker_account
         event["maker_order_id"] = maker["order_id"]
@@ -234,22 +583,29 @@ def _place(state, command, events, count):
         count += 1
         if maker["leaves_lots"] == 0:
             book.remove(state, slot)
-        if quantity < wanted:
+        if matched < wanted:
             # Stop here: against an ask of its own account each fill would give the cash back, lot by lot, without end.
             ended = _CASH_EXHAUSTED
             break
 
     if leaves > 0:
         if rests:
-            book.rest(state, account, command["order_id"], instrument, side, limit, leaves)
+            slot = book.rest(state, account, order_id, own_book, limit, leaves, filled)
             accounts.reserve(state, account, instrument, side, limit, leaves, 1)
+            if collecting:
+                if order_type == _IOC:
+                    state.orders[slot]["expiring"] = 1
+                    top["expiring"] += 1
+                if top["phase"] == _BATCH and top["timer_ns"] == _NEVER:
+                    _arm_batch(state, instrument, now_ns)
         else:
-            _write_order(events, count, command, _CANCELLED, leaves, 0, ended)
+            event = _write_order(events, count, command, _CANCELLED, leaves, 0, ended)
+            event["side"] = side
             count += 1
     return count
 
 
-@routine
+@helper
 def _cancel(state, command, events, count):
     """Take an order, or a part of it, off the book; returns the number of events so far."""
     account = command["account"]
@@ -259,17 +615,19 @@ def _cancel(state, command, events, count):
     slot = NO_SLOT
     if account < 0 or account >= state.accounts.shape[0]:
         reason = _UNKNOWN_ACCOUNT
-    elif instrument < 0 or instrument >= state.instruments.shape[0]:
-        reason = _UNKNOWN_INSTRUMENT
     else:
-        reason = _phase_reason(state, instrument)
-        if reason == _OK:
-            if quantity < 0 or quantity > state.instruments[instrument]["max_quantity_lots"]:
-                reason = _QUANTITY_OUT_OF_RANGE
-            else:
-                slot = book.find(state, account, target)
-                if slot == NO_SLOT or state.orders[slot]["instrument"] != instrument:
-                    reason = _UNKNOWN_ORDER
+        accounts.charge(state, account, command["received_ns"])
+        if instrument < 0 or instrument >= state.instruments.shape[0]:
+            reason = _UNKNOWN_INSTRUMENT
+        else:
+            reason = _phase_reason(state, instrument, True)
+            if reason == _OK:
+                if quantity < 0 or quantity > state.instruments[instrument]["max_quantity_lots"]:
+                    reason = _QUANTITY_OUT_OF_RANGE
+                else:
+                    slot = book.find(state, account, target)
+                    if slot == NO_SLOT or book.instrument_of(state.orders[slot]["book"]) != instrument:
+                        reason = _UNKNOWN_ORDER
     if reason != _OK:
         event = _write(events, count, command, _CANCEL_REJECTED)
         event["order_id"] = target
@@ -281,63 +639,286 @@ def _cancel(state, command, events, count):
 
 
 @routine
-def _take_off(state, slot, quantity, reason, command, events, count):
-    """Cancel `quantity` lots (0: all) of a resting order and write its ORDER_CANCELLED."""
-    order = state.orders[slot]
-    if quantity == 0 or quantity > order["leaves_lots"]:
-        quantity = order["leaves_lots"]
-    accounts.reserve(state, order["account"], order["instrument"], order["side"], order["price_ticks"], quantity, -1)
-    book.take(state, slot, quantity)
-    event = _write(events, count, command, _CANCELLED)
-    event["instrument"] = order["instrument"]
-    event["account"] = order["account"]
-    event["order_id"] = order["order_id"]
-    event["side"] = order["side"]
-    event["price_ticks"] = order["price_ticks"]
-    event["quantity_lots"] = quantity
-    event["leaves_lots"] = order["leaves_lots"]
-    event["reason"] = reason
-    if order["leaves_lots"] == 0:
-        book.remove(state, slot)
+def _cancel_all(state, account, instrument, side, reason, command, events, count):
+    """Cancel an account's resting orders, oldest first; instrument NOBODY: in all that allow it; side _BOTH: of both.
+
+    With the reason DISCONNECTED no phase forbids it. Returns the number of events so far.
+    """
+    slot = state.accounts[account]["oldest"]
+    while slot != NO_SLOT:
+        order = state.orders[slot]
+        newer = np.int64(order["newer"])
+        number = book.instrument_of(order["book"])
+        if (
+            (instrument == NOBODY or number == instrument)
+            and (side == _BOTH or side == book.side_of(order["book"]))
+            and (reason == _DISCONNECTED or _phase_reason(state, number, True) == _OK)
+        ):
+            _take_off_whole(state, slot, reason, command, events, count)
+            count += 1
+        slot = newer
+    return count
 
 
 @routine
-def _operate(state, command, events, count):
-    """The operator's commands; returns the number of events so far."""
+def _mass_cancel(state, command, events, count):
+    """Returns the number of events so far."""
+    account = command["account"]
+    instrument = command["instrument"]
+    side = command["side"]
+    first = count
+    if account < 0 or account >= state.accounts.shape[0]:
+        reason = _UNKNOWN_ACCOUNT
+    else:
+        accounts.charge(state, account, command["received_ns"])
+        if instrument < NOBODY or instrument >= state.instruments.shape[0]:
+            reason = _UNKNOWN_INSTRUMENT
+        elif side < _BUY or side > _BOTH:
+            reason = _INVALID_SIDE
+        else:
+            reason = _OK if instrument == NOBODY else _phase_reason(state, instrument, True)
+    if reason == _OK:
+        count = _cancel_all(state, account, instrument, side, _BY_MASS, command, events, count)
+        event = _write(events, count, command, _MASS_CANCELLED)
+        event["quantity_lots"] = count - first
+    else:
+        event = _write(events, count, command, _CANCEL_REJECTED)
+        event["reason"] = reason
+    event["side"] = side
+    return count + 1
+
+
+@routine
+def _uncross(state, command, instrument, price, volume, events, count):
+    """Match `volume` lots of crossing orders at one price; returns the number of events so far."""
+    bids = 2 * instrument
+    asks = bids + 1
+    top = state.instruments[instrument]
+    if volume > 0:
+        top["last_ticks"] = price
+        top["volume_lots"] += volume
+    while volume > 0:
+        buying = book.head(state, bids, book.best(state, bids))
+        selling = book.head(state, asks, book.best(state, asks))
+        bid = state.orders[buying]
+        ask = state.orders[selling]
+        matched = min(min(bid["leaves_lots"], ask["leaves_lots"]), volume)
+        volume -= matched
+        accounts.reserve(state, np.int64(bid["account"]), instrument, _BUY, np.int64(bid["price_ticks"]), matched, -1)
+        accounts.reserve(state, np.int64(ask["account"]), instrument, _SELL, np.int64(ask["price_ticks"]), matched, -1)
+        accounts.settle(state, instrument, np.int64(bid["account"]), np.int64(ask["account"]), price, matched)
+        book.take(state, buying, matched)
+        book.take(state, selling, matched)
+        bid["filled_lots"] += matched
+        ask["filled_lots"] += matched
+        event = _write(events, count, command, _FILLED)
+        event["instrument"] = instrument
+        event["account"] = bid["account"]
+        event["order_id"] = bid["order_id"]
+        event["side"] = _BUY
+        event["price_ticks"] = price
+        event["quantity_lots"] = matched
+        event["leaves_lots"] = bid["leaves_lots"]
+        event["maker_account"] = ask["account"]
+        event["maker_order_id"] = ask["order_id"]
+        event["maker_leaves_lots"] = ask["leaves_lots"]
+        event["reason"] = _BY_AUCTION
+        count += 1
+        if bid["leaves_lots"] == 0:
+            top["expiring"] -= np.int64(bid["expiring"])
+            _drop(state, buying)
+        if ask["leaves_lots"] == 0:
+            top["expiring"] -= np.int64(ask["expiring"])
+            _drop(state, selling)
+    return count
+
+
+@routine
+def _expire(state, command, instrument, reason, events, count):
+    """Cancel every expiring order of an instrument; returns the number of events so far."""
+    for side in range(2):
+        number = 2 * instrument + side
+        price = book.best(state, number)
+        while state.instruments[instrument]["expiring"] > 0 and book.is_price(state, number, price):
+            slot = book.head(state, number, price)
+            while slot != NO_SLOT:
+                following = np.int64(state.orders[slot]["next"])
+                if state.orders[slot]["expiring"] != 0:
+                    _take_off_whole(state, slot, reason, command, events, count)
+                    count += 1
+                slot = following
+            price = book.next_price(state, number, price)
+    return count
+
+
+@routine
+def _timer(state, command, events, count):
+    """An instrument's timer is due; returns the number of events so far."""
+    instrument = command["instrument"]
+    now_ns = command["received_ns"]
+    reason = _OK
+    if instrument < 0 or instrument >= state.instruments.shape[0]:
+        reason = _UNKNOWN_INSTRUMENT
+    elif now_ns < state.instruments[instrument]["timer_ns"]:
+        reason = _TIMER_NOT_DUE
+    if reason != _OK:
+        event = _write(events, count, command, _REJECTED)
+        event["account"] = NOBODY
+        event["reason"] = reason
+        return count + 1
+    top = state.instruments[instrument]
+    phase = top["phase"]
+    if phase == _HALTED:
+        return _change_phase(state, instrument, _AUCTION, top["reopening_auction_ns"], command, events, count)
+    _set_timer(state, instrument, _NEVER)
+    price, volume, imbalance, reference = auction.clearing(state, instrument)
+    if phase == _BATCH and volume > 0:
+        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, _BUY, price, volume, now_ns)
+        if trigger != 0:
+            count = _halt(
+                state,
+                instrument,
+                _BUY,
+                price,
+                volume,
+                0,
+                trigger,
+                observed,
+                threshold,
+                window_ns,
+                command,
+                events,
+                count,
+            )
+            return _expire(state, command, instrument, _BY_BREAKER, events, count)
+    if phase == _AUCTION or volume > 0:
+        event = _write(events, count, command, _AUCTION_ENDED)
+        event["account"] = NOBODY
+        event["price_ticks"] = price
+        event["quantity_lots"] = volume
+        event["value"] = imbalance
+        event["threshold"] = reference
+        count += 1
+        count = _uncross(state, command, instrument, price, volume, events, count)
+    count = _expire(state, command, instrument, _AUCTION_REMAINDER, events, count)
+    if phase == _AUCTION:
+        breaker.forget(state, instrument)
+    if volume > 0:
+        breaker.record_fill(state, instrument, _BUY, price, volume, now_ns)
+    if phase == _AUCTION:
+        count = _change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
+    return count
+
+
+@routine
+def _open_session(state, command, events, count):
+    for number in range(state.instruments.shape[0]):
+        row = state.instruments[number]
+        if row["phase"] == _PRE_OPEN:
+            lasts = row["opening_auction_ns"]
+            phase = _AUCTION if lasts > 0 else _trading_phase(state, number)
+            count = _change_phase(state, number, phase, lasts, command, events, count)
+    return count
+
+
+@routine
+def _close_session(state, command, events, count):
+    for number in range(state.instruments.shape[0]):
+        for side in range(2):
+            while book.is_price(state, 2 * number + side, book.best(state, 2 * number + side)):
+                slot = book.head(state, 2 * number + side, book.best(state, 2 * number + side))
+                _take_off_whole(state, slot, _BY_CLOSE, command, events, count)
+                count += 1
+        if state.instruments[number]["phase"] != _CLOSED:
+            count = _change_phase(state, number, _CLOSED, 0, command, events, count)
+    return count
+
+
+@routine
+def _administer(state, command, events, count):
+    """Sessions of participants, the operator's commands and the venue's start; returns the number of events so far."""
     kind = command["kind"]
     account = command["account"]
     instrument = command["instrument"]
     amount = command["quantity_lots"]
+    known = account >= 0 and account < state.accounts.shape[0]
     reason = _OK
-    if kind == _OPEN_SESSION or kind == _CLOSE_SESSION:
-        for number in range(state.instruments.shape[0]):
-            row = state.instruments[number]
-            if kind == _OPEN_SESSION:
-                if row["phase"] == _PRE_OPEN:
-                    row["phase"] = _CONTINUOUS
+    if kind == _OPEN_SESSION or kind == _CLOSE_SESSION or kind == _START:
+        if kind == _OPEN_SESSION:
+            count = _open_session(state, command, events, count)
+            event = _write(events, count, command, _SESSION_OPENED)
+        elif kind == _CLOSE_SESSION:
+            count = _close_session(state, command, events, count)
+            event = _write(events, count, command, _SESSION_CLOSED)
+        else:
+            state.counters[0]["starts"] += 1
+            event = _write(events, count, command, _VENUE_STARTED)
+            event["value"] = state.counters[0]["starts"]
+        event["instrument"] = NOBODY
+        event["account"] = NOBODY
+        return count + 1
+    if kind == _LOG_ON or kind == _LOG_OFF:
+        if not known:
+            reason = _UNKNOWN_ACCOUNT
+        elif kind == _LOG_ON:
+            if amount < 0 or amount > MAX_FLAGS:
+                reason = _MALFORMED
             else:
-                while row["best_bid"] != NO_BID:
-                    slot = state.levels[number][row["best_bid"]]["head"]
-                    _take_off(state, slot, 0, _BY_CLOSE, command, events, count)
-                    count += 1
-                while row["best_ask"] < row["price_levels"]:
-                    slot = state.levels[number][row["best_ask"]]["head"]
-                    _take_off(state, slot, 0, _BY_CLOSE, command, events, count)
-                    count += 1
-                row["phase"] = _CLOSED
-        event = _write(events, count, command, _SESSION_OPENED if kind == _OPEN_SESSION else _SESSION_CLOSED)
-        event["instrument"] = NO_MAKER
-        event["account"] = NO_MAKER
+                row = state.accounts[account]
+                row["logged_on"] = 1
+                row["cancel_on_disconnect"] = amount & 1
+                row["self_trade"] = amount >> 1
+                event = _write(events, count, command, _LOGGED_ON)
+                event["instrument"] = NOBODY
+                event["order_id"] = row["last_order_id"]
+                event["value"] = amount
+        else:
+            row = state.accounts[account]
+            row["logged_on"] = 0
+            first = count
+            if row["cancel_on_disconnect"] != 0:
+                count = _cancel_all(state, account, NOBODY, _BOTH, _DISCONNECTED, command, events, count)
+            event = _write(events, count, command, _LOGGED_OFF)
+            event["instrument"] = NOBODY
+            event["quantity_lots"] = count - first
+        if reason != _OK:
+            event = _write(events, count, command, _REJECTED)
+            event["instrument"] = NOBODY
+            event["quantity_lots"] = amount
+            event["reason"] = reason
         return count + 1
     if kind == _PUBLISH_SIGNAL:
         if instrument < 0 or instrument >= state.instruments.shape[0]:
             reason = _UNKNOWN_INSTRUMENT
         else:
             event = _write(events, count, command, _SIGNAL_PUBLISHED)
-            event["account"] = NO_MAKER
+            event["account"] = NOBODY
+            event["value"] = amount
+    elif kind == _SET_LIMIT:
+        if not known:
+            reason = _UNKNOWN_ACCOUNT
+        elif instrument < 1 or instrument > _MAX_LIMIT:
+            reason = _UNKNOWN_LIMIT
+        elif amount < 0 or amount > MAX_CASH:
+            reason = _AMOUNT_OUT_OF_RANGE
+        else:
+            row = state.accounts[account]
+            if instrument == _LIMIT_ORDER_LOTS:
+                row["order_lots_limit"] = amount
+            elif instrument == _LIMIT_OPEN_ORDERS:
+                row["open_orders_limit"] = amount
+            elif instrument == _LIMIT_POSITION_LOTS:
+                row["position_lots_limit"] = amount
+            elif instrument == _LIMIT_NOTIONAL:
+                row["notional_limit"] = amount
+            else:
+                row["messages_per_s_limit"] = amount
+            event = _write(events, count, command, _LIMIT_SET)
+            event["instrument"] = NOBODY
+            event["reason"] = instrument
             event["value"] = amount
     elif kind == _DEPOSIT_CASH or kind == _DEPOSIT_POSITION:
-        if account < 0 or account >= state.accounts.shape[0]:
+        if not known:
             reason = _UNKNOWN_ACCOUNT
         elif kind == _DEPOSIT_CASH:
             if amount < 1 or amount > MAX_CASH or amount > MAX_CASH - state.counters[0]["cash_deposited"]:
@@ -346,7 +927,7 @@ def _operate(state, command, events, count):
                 state.counters[0]["cash_deposited"] += amount
                 state.accounts[account]["cash"] += amount
                 event = _write(events, count, command, _CASH_DEPOSITED)
-                event["instrument"] = NO_MAKER
+                event["instrument"] = NOBODY
                 event["quantity_lots"] = amount
         elif instrument < 0 or instrument >= state.instruments.shape[0]:
             reason = _UNKNOWN_INSTRUMENT
@@ -369,40 +950,50 @@ def _operate(state, command, events, count):
     return count + 1
 
 
+def events_bound(state: State) -> int:
+    """Length of an events buffer that holds whatever one command can cause."""
+    return len(state.orders) + len(state.instruments) + EVENTS_BESIDE_RESTING
+
+
 @kernel
 def apply_commands(state, commands, first, last, events):
     """Apply commands[first:last] until done or until `events` might not hold what the next one causes.
 
-    Args: commands: COMMAND[n]; events: EVENT[m] to fill, m ≥ max_orders + EVENTS_BESIDE_RESTING.
+    Args: commands: COMMAND[n]; events: EVENT[m] to fill, m ≥ events_bound(state).
     Returns: (number of the first command not applied, number of events written).
     """
     count = 0
     counters = state.counters[0]
+    beside = state.instruments.shape[0] + EVENTS_BESIDE_RESTING
     at = first
     while at < last:
-        if events.shape[0] - count < counters["resting_orders"] + EVENTS_BESIDE_RESTING:
+        if events.shape[0] - count < counters["resting_orders"] + beside:
             break
         command = commands[at]
         counters["sequence"] = command["sequence"]
         kind = command["kind"]
-        if kind == _PLACE_ORDER:
-            count = _place(state, command, events, count)
+        if kind == _PLACE_ORDER or kind == _REPLACE_ORDER:
+            count = _enter(state, command, events, count)
         elif kind == _CANCEL_ORDER:
             count = _cancel(state, command, events, count)
+        elif kind == _MASS_CANCEL:
+            count = _mass_cancel(state, command, events, count)
+        elif kind == _TIMER:
+            count = _timer(state, command, events, count)
         else:
-            count = _operate(state, command, events, count)
+            count = _administer(state, command, events, count)
         at += 1
     return at, count
 
 
 @kernel
 def _write_resting(state, instrument, out, at):
-    """Write (account, order_id, side, price_ticks, leaves_lots) of each resting order in priority; returns the end."""
-    row = state.instruments[instrument]
+    """Write what Engine.resting returns, as one row of words; returns its end."""
     for side in range(2):
-        price = row["best_bid"] if side == _BUY else row["best_ask"]
-        while price != NO_BID and price < row["price_levels"]:
-            slot = state.levels[instrument][price]["head"]
+        number = 2 * instrument + side
+        price = book.best(state, number)
+        while book.is_price(state, number, price):
+            slot = book.head(state, number, price)
             while slot != NO_SLOT:
                 order = state.orders[slot]
                 out[at] = order["account"]
@@ -410,12 +1001,11 @@ def _write_resting(state, instrument, out, at):
                 out[at + 2] = side
                 out[at + 3] = price
                 out[at + 4] = order["leaves_lots"]
-                at += 5
-                slot = order["next"]
-            if side == _BUY:
-                price = book.next_price_below(state, instrument, price)
-            else:
-                price = book.next_price_above(state, instrument, price)
+                out[at + 5] = order["filled_lots"]
+                out[at + 6] = order["expiring"]
+                at += 7
+                slot = np.int64(order["next"])
+            price = book.next_price(state, number, price)
     return at
 
 
@@ -425,7 +1015,7 @@ class Engine:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.state: State = new_state(config)
-        self._events = np.zeros(2 * (config.max_orders + EVENTS_BESIDE_RESTING), EVENT)
+        self._events = np.zeros(2 * events_bound(self.state), EVENT)
 
     def apply(self, commands: Array) -> Array:
         """Apply commands (COMMAND[n], sequence following on from the last) and return their events (EVENT[m])."""
@@ -439,10 +1029,11 @@ class Engine:
         return np.concatenate(parts) if parts else np.zeros(0, EVENT)
 
     def resting(self, instrument: int) -> Array:
-        """int64[n, 5]: account, order_id, side, price_ticks, leaves_lots; bids best first, then asks, FIFO a level."""
-        out = np.zeros(5 * (int(self.state.counters["resting_orders"][0]) + 1), np.int64)
+        """int64[n, 7]: account, order_id, side, price_ticks, leaves_lots, filled_lots, expiring; bids best first, then
+        asks, FIFO a level."""
+        out = np.zeros(7 * (int(self.state.counters["resting_orders"][0]) + 1), np.int64)
         end = _write_resting(self.state, instrument, out, 0)
-        return out[:end].reshape(-1, 5)
+        return out[:end].reshape(-1, 7)
 
     def state_hash(self) -> str:
         """BLAKE2b over what any correct implementation must agree on; the layout is in docs/matching.md."""
@@ -453,11 +1044,23 @@ class Engine:
             for value in values:
                 digest.update(np.ascontiguousarray(value, "<i8").tobytes())
 
-        add(state.counters["sequence"], state.counters["resting_orders"])
+        add(*(state.counters[name] for name in ("sequence", "resting_orders", "starts")))
         for number in range(len(state.instruments)):
             row = state.instruments[number]
             add(row["phase"], row["last_ticks"], row["volume_lots"], state.breakers[number]["trigger"])
+            add(row["timer_ns"], row["phase_started_ns"])
             add(self.resting(number))
-        add(np.stack([state.accounts[name] for name in ("cash", "reserved_cash", "last_order_id")], axis=1))
-        add(np.stack([state.positions[name] for name in ("quantity_lots", "reserved_lots")], axis=2))
+        hidden = ("oldest", "newest", "remembered")
+        names = [name for name in state.accounts.dtype.names or () if name not in hidden]
+        add(np.stack([state.accounts[name] for name in names], axis=1))
+        add(np.stack([state.positions[name] for name in state.positions.dtype.names or ()], axis=2))
+        for account in range(len(state.accounts)):
+            add(self._remembered(account))
         return digest.hexdigest()
+
+    def _remembered(self, account: int) -> Array:
+        """int64[n, 4]: the outcomes that an account may hear again, oldest first."""
+        ring = self.state.outcomes[account]
+        count = int(self.state.accounts["remembered"][account])
+        rows = [ring[number % len(ring)] for number in range(max(0, count - len(ring)), count)]
+        return np.array([tuple(row) for row in rows], np.int64).reshape(-1, 4)

@@ -14,33 +14,63 @@ def _record(*names: str) -> np.dtype:
 
 
 class CommandKind(IntEnum):
-    """What a command asks for. Below 10: participants. From 10: the operator only."""
+    """What a command asks for. Below 10: participants. 10 … 19: the operator. From 20: the venue itself."""
 
     PLACE_ORDER = 1
     CANCEL_ORDER = 2
+    LOG_ON = 3
+    REPLACE_ORDER = 4
+    MASS_CANCEL = 5
     DEPOSIT_CASH = 10
     DEPOSIT_POSITION = 11
     OPEN_SESSION = 12
     PUBLISH_SIGNAL = 13
     CLOSE_SESSION = 14
+    SET_LIMIT = 15
+    TIMER = 20
+    """An instrument's timer is due: the end of a halt, of a call auction or of a batch interval."""
+    LOG_OFF = 21
+    """A participant's connection ended."""
+    START = 22
+
+
+ORDER_COMMANDS = (
+    CommandKind.PLACE_ORDER,
+    CommandKind.CANCEL_ORDER,
+    CommandKind.REPLACE_ORDER,
+    CommandKind.MASS_CANCEL,
+)
+"""What a participant decides, with the times and the rule of its decision."""
 
 
 class EventKind(IntEnum):
-    """What happened. Past tense; one record each, in the order in which it happened."""
+    """What happened. Past tense; one record each, in the order in which it happened. Below 10 and not 6: reports."""
 
     ORDER_ACCEPTED = 1
     ORDER_REJECTED = 2
     ORDER_FILLED = 3
-    """One match. The taker is account/order_id, the maker maker_account/maker_order_id."""
+    """One match. The taker is account/order_id, the maker maker_account/maker_order_id; in an auction the buyer is
+    account/order_id."""
     ORDER_CANCELLED = 4
     """A remainder (or a part, by a cancel with a quantity) left the market; quantity_lots says how much."""
     CANCEL_REJECTED = 5
     INSTRUMENT_HALTED = 6
+    ORDER_REPEATED = 7
+    """An order id came again; nothing happened but that the first outcome is told again."""
+    ORDER_REPLACED = 8
+    MASS_CANCELLED = 9
     CASH_DEPOSITED = 10
     POSITION_DEPOSITED = 11
     SESSION_OPENED = 12
     SIGNAL_PUBLISHED = 13
     SESSION_CLOSED = 14
+    LIMIT_SET = 15
+    AUCTION_ENDED = 16
+    """A call auction or a batch was uncrossed: price, volume, imbalance."""
+    PHASE_CHANGED = 17
+    LOGGED_ON = 18
+    LOGGED_OFF = 19
+    VENUE_STARTED = 20
 
 
 class Side(IntEnum):
@@ -48,13 +78,29 @@ class Side(IntEnum):
     SELL = 1
 
 
+BOTH_SIDES = 2
+"""side of a MASS_CANCEL that means bids and asks."""
+
+
 class OrderType(IntEnum):
     LIMIT = 0
     """Match up to the limit price; the remainder rests."""
     IOC = 1
-    """Match up to the limit price; the remainder is cancelled."""
+    """Immediate or cancel: match up to the limit price; the remainder is cancelled."""
     MARKET = 2
     """Match at any price; the remainder is cancelled. price_ticks must be 0."""
+    FOK = 3
+    """Fill or kill: match all of it at once up to the limit price, or nothing."""
+    POST_ONLY = 4
+    """Rest without taking; rejected if it would match."""
+
+
+class SelfTrade(IntEnum):
+    """Self-trade prevention: what happens when an order meets one of its own account. Chosen at logon."""
+
+    OFF = 0
+    CANCEL_RESTING = 1
+    CANCEL_INCOMING = 2
 
 
 class Phase(IntEnum):
@@ -62,6 +108,10 @@ class Phase(IntEnum):
     CONTINUOUS = 1
     HALTED = 2
     CLOSED = 3
+    AUCTION = 4
+    """Call auction: orders are collected and matched once, at its end, at one price."""
+    BATCH = 5
+    """Frequent batch auctions: orders are collected and matched at the end of each interval, at one price."""
 
 
 class Trigger(IntEnum):
@@ -71,15 +121,35 @@ class Trigger(IntEnum):
     SELL_VOLUME = 2
 
 
+class Limit(IntEnum):
+    """Pre-trade limits of an account; 0 means no limit."""
+
+    ORDER_LOTS = 1
+    OPEN_ORDERS = 2
+    POSITION_LOTS = 3
+    NOTIONAL = 4
+    """Of one order, in minor units."""
+    MESSAGES_PER_S = 5
+
+
 class Reason(IntEnum):
-    """Why an order or a cancel was rejected, or why a remainder was cancelled. Numbered by subsystem.
+    """Why something was rejected or refused, why an order was cancelled, or how it matched. Numbered by subsystem.
 
     1xx session, 2xx order, 3xx account, 4xx phase: rejects. 5xx: how an accepted order ended without being filled.
+    6xx: how a fill or a replacement came about. 103 and above in 1xx are the gateway's: such a message never becomes
+    a command.
     """
 
     NONE = 0
     MALFORMED = 101
     UNKNOWN_ACCOUNT = 102
+    NOT_LOGGED_ON = 103
+    SESSION_IN_USE = 104
+    TOO_MANY_SESSIONS = 105
+    WRONG_KEY = 106
+    OVERSIZED = 107
+    UNKNOWN_VERSION = 108
+    TOO_FAST = 109
     UNKNOWN_INSTRUMENT = 201
     PRICE_OUT_OF_RANGE = 202
     QUANTITY_OUT_OF_RANGE = 203
@@ -89,18 +159,35 @@ class Reason(IntEnum):
     UNKNOWN_ORDER = 207
     BOOK_FULL = 208
     UNKNOWN_COMMAND = 209
+    WOULD_MATCH = 210
     INSUFFICIENT_CASH = 301
     INSUFFICIENT_POSITION = 302
     AMOUNT_OUT_OF_RANGE = 303
+    ORDER_SIZE_LIMIT = 304
+    OPEN_ORDERS_LIMIT = 305
+    POSITION_LIMIT = 306
+    NOTIONAL_LIMIT = 307
+    MESSAGE_RATE_LIMIT = 308
+    UNKNOWN_LIMIT = 309
     NOT_OPEN = 401
     HALTED = 402
     CLOSED = 403
+    NOT_IN_AUCTION = 404
+    TIMER_NOT_DUE = 405
     BY_OWNER = 501
     IOC_REMAINDER = 502
     NO_LIQUIDITY = 503
     BREAKER = 504
     SESSION_CLOSED = 505
     CASH_EXHAUSTED = 506
+    FOK_UNFILLABLE = 507
+    SELF_TRADE = 508
+    REPLACED = 509
+    MASS_CANCEL = 510
+    DISCONNECTED = 511
+    AUCTION_REMAINDER = 512
+    AUCTION = 601
+    LOST_PRIORITY = 602
 
 
 COMMAND = _record(
@@ -142,20 +229,68 @@ EVENT = _record(
     "window_ns",
 )
 
-ORDER = _record(
-    "account", "order_id", "instrument", "side", "price_ticks", "leaves_lots", "next", "previous"
-)  # a slot of the pool; next also links the free slots; slot 0 is nobody
+ORDER = np.dtype(
+    [
+        ("order_id", np.int64),
+        ("leaves_lots", np.int64),
+        ("filled_lots", np.int64),  # over all names that the order has had
+        ("account", np.uint32),
+        ("book", np.uint32),  # 2 × instrument + side: a row of the levels
+        ("price_ticks", np.uint32),
+        ("expiring", np.uint32),  # 1: an IOC that waits for the uncrossing
+        ("next", np.uint32),  # in the queue of its price; also links the free slots
+        ("previous", np.uint32),
+        ("newer", np.uint32),  # in the list of its account
+        ("older", np.uint32),
+        ("bucket", np.uint32),  # of the index of names
+        ("next_in_bucket", np.uint32),  # and one cache line is full
+    ]
+)
+"""A slot of the pool. Slot 0 is nobody. What is an index is unsigned, so that compiled code looks for no minus sign."""
 
-LEVEL = _record("head", "tail", "quantity_lots", "orders")
-"""One price of one instrument. Bids and asks share the array: a book that is never crossed has one side a price."""
+LEVEL = np.dtype([("quantity_lots", np.int64), ("head", np.uint32), ("tail", np.uint32)])
+"""One price of one side of one instrument."""
 
 INSTRUMENT = _record(
-    "phase", "best_bid", "best_ask", "last_ticks", "volume_lots", "price_levels", "multiplier", "max_quantity_lots"
+    "phase",
+    "last_ticks",
+    "volume_lots",
+    "price_levels",
+    "multiplier",
+    "max_quantity_lots",
+    "batch_interval_ns",  # 0: continuous trading
+    "opening_auction_ns",
+    "halt_ns",
+    "reopening_auction_ns",
+    "cancels_while_halted",
+    "timer_ns",  # when the phase or the batch interval ends; NEVER
+    "phase_started_ns",
+    "expiring",  # how many expiring orders rest
 )
 
-ACCOUNT = _record("cash", "reserved_cash", "last_order_id")
+ACCOUNT = _record(
+    "cash",
+    "reserved_cash",
+    "last_order_id",
+    "open_orders",
+    "oldest",  # the list of its resting orders
+    "newest",
+    "self_trade",
+    "cancel_on_disconnect",
+    "logged_on",
+    "remembered",  # how many outcomes were remembered, ever
+    "rate_ns",
+    "order_lots_limit",  # in the order of Limit
+    "open_orders_limit",
+    "position_lots_limit",
+    "notional_limit",
+    "messages_per_s_limit",
+)
 
-POSITION = _record("quantity_lots", "reserved_lots")
+POSITION = _record("quantity_lots", "reserved_lots", "buying_lots")
+"""buying_lots: of the resting buys."""
+
+OUTCOME = _record("order_id", "sequence", "quantity_lots", "reason")
 
 BREAKER = _record(
     "price_move_bps",  # 0: this trigger is off
@@ -174,13 +309,22 @@ BREAKER = _record(
 
 WINDOW_ENTRY = _record("until_ns", "value")
 
-COUNTERS = _record("sequence", "resting_orders", "free_head", "cash_deposited")
+COUNTERS = _record(
+    "sequence",
+    "resting_orders",
+    "free_head",
+    "cash_deposited",
+    "starts",
+    "next_timer_ns",  # the earliest of all instruments
+    "order_salt",  # of the hash table: where names lie in it is nobody's to choose
+    "account_salt",
+)
 
 NO_BID = 0
 NO_SLOT = 0
-FOREVER = np.iinfo(np.int64).max
-NO_MAKER = -1
-"""maker_account, or instrument, where there is none."""
+NEVER = np.iinfo(np.int64).max
+NOBODY = -1
+"""account, maker_account or instrument, where there is none."""
 
 MAX_CASH = 1 << 60
 MAX_PRICE_LEVELS = 1 << 18

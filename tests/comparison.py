@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig
-from exchange.types import MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS, EventKind, Reason, Trigger
+from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig, LimitsConfig
+from exchange.types import MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS, EventKind, Phase, Reason, Trigger
 from tests.oracle import Oracle
 from tests.oracle_records import Command, Event
-from tests.workload import Mix, random_commands, random_mix
+from tests.workload import Mix, random_mix, random_session
 
 if TYPE_CHECKING:
     from exchange.engine import Engine
@@ -30,6 +30,7 @@ class Report:
     kinds: Counter[EventKind] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
     triggers: Counter[Trigger] = field(default_factory=Counter)
+    phases: Counter[Phase] = field(default_factory=Counter)
     difference: str = ""
     """Empty if there was none; else what to print: the seed, the command, and what each of the two made of it."""
 
@@ -47,34 +48,56 @@ def random_case(seed: int) -> tuple[EngineConfig, Mix]:
     def one_of(*values: int) -> int:
         return int(rng.choice(values))
 
-    # Once an instrument has halted, a run tests little more on it: let many runs have no breaker, or one that waits.
+    # Once an instrument has halted for good, a run tests little more on it: let many have no breaker, or halt briefly.
     armed = float(rng.choice([0.0, 0.3, 0.6, 0.6]))
+    batches = float(rng.choice([0.0, 0.0, 0.3, 1.0]))
+    opening = float(rng.choice([0.0, 0.3, 1.0]))
 
-    def breaker() -> BreakerConfig:
+    def breaker(interval_ns: int) -> BreakerConfig:
         price_move_bps, sell_volume_lots = 0, 0
         if rng.random() < armed:
             price_move_bps = one_of(1, 200, 500, 1_000, 1_000, 2_000, 2_000, 2_500, 2_500, 5_000, 5_000, 10_000)
         if rng.random() < armed:
             sell_volume_lots = one_of(1, 30, 100, 300, 300, 1_000, 1_000, 3_000, 10_000)
+        windows_ns = (1, interval_ns, interval_ns, interval_ns + 1, 3 * interval_ns, 10**9)
+        if not interval_ns:
+            windows_ns = (1, 2, 8, 8, 40, 40, 200, 10**9)
         return BreakerConfig(
             price_move_bps=price_move_bps,
-            price_window_ns=one_of(1, 2, 8, 8, 40, 40, 200, 10**9) if price_move_bps else 0,
+            price_window_ns=one_of(*windows_ns) if price_move_bps else 0,
             sell_volume_lots=sell_volume_lots,
-            sell_window_ns=one_of(1, 2, 8, 8, 40, 40, 200, 10**9) if sell_volume_lots else 0,
+            sell_window_ns=one_of(*windows_ns) if sell_volume_lots else 0,
+            halt_ns=one_of(0, 1, 5, 40, 200, 1_000_000),
+            reopening_auction_ns=one_of(1, 10, 60, 300, 1_500_000),
+            cancels_while_halted=bool(one_of(0, 1)),
         )
 
     def instrument() -> InstrumentConfig:
+        interval_ns = one_of(1_000_000, 1_000_000, 3_333_333, 10**9) if rng.random() < batches else 0
         return InstrumentConfig(
             price_levels=one_of(64, 128, 256, 1024, 1024, 4096, 65_536, MAX_PRICE_LEVELS),
             multiplier=one_of(1, 1, 1, 10, 100, MAX_MULTIPLIER),
             max_quantity_lots=one_of(1, 5, 20, 100, 100, 1_000, 1_000, 1_000, MAX_QUANTITY_LOTS),
-            breaker=breaker(),
+            batch_interval_ns=interval_ns,
+            opening_auction_ns=one_of(1, 50, 400, 2_000_000) if rng.random() < opening else 0,
+            breaker=breaker(interval_ns),
         )
 
+    limits = LimitsConfig()
+    if rng.random() < 0.2:
+        limits = LimitsConfig(
+            order_lots=one_of(0, 0, 15, 100),
+            open_orders=one_of(0, 5, 30),
+            position_lots=one_of(0, 0, 500, 5_000),
+            notional=one_of(0, 0, 1_000_000),
+            messages_per_s=one_of(0, 0, 20, 200),
+        )
     config = EngineConfig(
         instruments=tuple(instrument() for _ in range(one_of(1, 2, 3, 3, 5))),
         accounts=one_of(1, 2, 4, 4, 8, 8, 20),
         max_orders=one_of(1, 10, 50, 200, 1_000, 1_000, 1_000, 1_000),
+        limits=limits,
+        remembered_orders=one_of(1, 2, 4, 32, 32, 4_096),
     )
     return config, random_mix(rng)
 
@@ -85,7 +108,7 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
     Windows of a few time steps and thresholds of a few ticks or orders make it matter that a fill exactly at an edge
     is counted, or is not.
     """
-    windows_ns = [int(value) for value in rng.choice([3, 5, 8, 12, 24], size=2)]
+    windows_ns = [int(value) for value in rng.choice([3, 5, 8, 12, 24, 100], size=2)]
     instruments = []
     for _ in range(int(rng.integers(6, 24))):
         kind = int(rng.integers(1, 4))
@@ -96,13 +119,25 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
             price_window_ns=windows_ns[0] if price_move_bps else 0,
             sell_volume_lots=sell_volume_lots,
             sell_window_ns=windows_ns[1] if sell_volume_lots else 0,
+            # Short enough that what was traded before the halt would still be in the window after it.
+            halt_ns=int(rng.choice([0, 1, 1, 3, 30])),
+            reopening_auction_ns=int(rng.choice([1, 1, 3, 30])),
+            cancels_while_halted=bool(rng.choice([False, True])),
         )
         instruments.append(
-            InstrumentConfig(price_levels=64, max_quantity_lots=int(rng.choice([8, 20, 40])), breaker=breaker)
+            InstrumentConfig(
+                price_levels=64,
+                max_quantity_lots=int(rng.choice([8, 20, 40])),
+                opening_auction_ns=int(rng.choice([0, 0, 20])),
+                breaker=breaker,
+            )
         )
     mix = Mix(
         invalid=0.01,
         cancel=0.05,
+        replace=0.05,
+        limit=0.003,
+        log_off=0.0,
         operator=0.005,
         large=0.02,
         market=0.05,
@@ -126,22 +161,25 @@ def compare(seed: int, commands: int) -> Report:
     from exchange.engine import Engine
 
     config, mix = random_case(seed)
-    given = random_commands(seed, commands, config, mix)
+    given, expected, oracle = random_session(seed, commands, config, mix)
     kept = given.copy()
-    engine, oracle = Engine(config), Oracle(config)
+    engine = Engine(config)
     report = Report(seed, commands)
     actual = apply_in_batches(engine, given)
-    expected = [event for command in given for event in oracle.apply(command)]
     report.events = len(expected)
     for each in map(Event._make, expected):
         report.kinds[EventKind(each.kind)] += 1
         if each.kind == EventKind.INSTRUMENT_HALTED:
             report.triggers[Trigger(each.reason)] += 1
-        else:
+        elif each.kind != EventKind.LIMIT_SET:
             report.reasons[Reason(each.reason)] += 1
+        if each.kind == EventKind.PHASE_CHANGED:
+            report.phases[Phase(each.value)] += 1
     oracle.check_invariants()
     if actual != expected:
         report.difference = _first_difference(seed, given, actual, expected)
+    elif (resting := _resting_difference(engine, oracle)) != "":
+        report.difference = f"seed {seed}: all events are equal, {resting}"
     elif engine.state_hash() != oracle.state_hash():
         report.difference = f"seed {seed}: all events are equal, the state hashes are not"
     elif not np.array_equal(given, kept):
@@ -158,6 +196,17 @@ def apply_in_batches(engine: "Engine", commands: Records, sizes: list[int] | Non
         events += engine.apply(commands[first : first + size]).tolist()
         first += size
     return events
+
+
+def _resting_difference(engine: "Engine", oracle: Oracle) -> str:
+    for number in range(len(oracle.instruments)):
+        rows, expected = engine.resting(number), oracle.resting_rows(number)
+        name = f"Engine.resting({number})"
+        if rows.shape != (len(expected), 7) or rows.dtype != np.int64:
+            return f"{name} is {rows.dtype}{list(rows.shape)}, not int64[{len(expected)}, 7]"
+        if [tuple(row) for row in rows.tolist()] != expected:
+            return f"{name} is not:\n  engine: {rows.tolist()}\n  oracle: {expected}"
+    return ""
 
 
 def _first_difference(seed: int, commands: Records, actual: list[Any], expected: list[Any]) -> str:

@@ -1,51 +1,20 @@
-"""What the oracle is made of: commands, events, orders, accounts, books and the breaker's question.
+"""What the oracle is made of: commands, events, orders, accounts, books, the breaker's questions, the clearing price.
 
 Dictionaries, deques, lists and Python integers. Nothing here is kept that can be worked out again.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from exchange.types import COMMAND, EVENT, Phase, Side, Trigger
+from exchange.config import InstrumentConfig
+from exchange.types import COMMAND, EVENT, Limit, Phase, SelfTrade, Side, Trigger
 
 NOBODY = -1
+NEVER = 2**63 - 1
 BPS = 10_000
-
-
-class BreakerSettings(Protocol):
-    @property
-    def price_move_bps(self) -> int: ...
-    @property
-    def price_window_ns(self) -> int: ...
-    @property
-    def sell_volume_lots(self) -> int: ...
-    @property
-    def sell_window_ns(self) -> int: ...
-
-
-class InstrumentSettings(Protocol):
-    @property
-    def price_levels(self) -> int: ...
-    @property
-    def multiplier(self) -> int: ...
-    @property
-    def max_quantity_lots(self) -> int: ...
-    @property
-    def breaker(self) -> BreakerSettings: ...
-
-
-class Settings(Protocol):
-    """What an exchange is built with. `exchange.config.EngineConfig` is one."""
-
-    @property
-    def instruments(self) -> Sequence[InstrumentSettings]: ...
-    @property
-    def accounts(self) -> int: ...
-    @property
-    def max_orders(self) -> int: ...
 
 
 class Command(NamedTuple):
@@ -95,27 +64,44 @@ assert Command._fields == COMMAND.names
 assert Event._fields == EVENT.names
 
 
-@dataclass
+@dataclass(eq=False)
 class Order:
-    """An accepted order, kept for good so that its whole life can be checked."""
+    """An accepted order under its latest name, kept for good so that its whole life can be checked."""
 
-    accepted_sequence: int
     account: int
     order_id: int
+    instrument: int
     side: int
     price_ticks: int
     quantity_lots: int
+    """As first accepted."""
     leaves_lots: int
     filled_lots: int = 0
     cancelled_lots: int = 0
+    replaced_lots: int = 0
+    """What replacing took off, less what it added."""
+    expiring: bool = False
+    came_to_rest: int = 0
+    """A number that grows with each order that comes to rest."""
 
 
-@dataclass
-class Fill:
-    time_ns: int
-    taker_side: int
+class PriceInForce(NamedTuple):
+    since_ns: int
     price_ticks: int
+
+
+class Sale(NamedTuple):
+    """A fill with a selling taker."""
+
+    time_ns: int
     quantity_lots: int
+
+
+class Outcome(NamedTuple):
+    order_id: int
+    sequence: int
+    quantity_lots: int
+    reason: int
 
 
 @dataclass
@@ -127,9 +113,16 @@ class Position:
 @dataclass
 class Account:
     positions: list[Position]
+    limits: dict[Limit, int]
+    """0: none."""
     cash: int = 0
     reserved_cash: int = 0
     last_order_id: int = 0
+    self_trade: int = SelfTrade.OFF
+    cancel_on_disconnect: int = 0
+    logged_on: int = 0
+    rate_ns: int = 0
+    remembered: list[Outcome] = field(default_factory=list)
 
     @property
     def free_cash(self) -> int:
@@ -138,15 +131,21 @@ class Account:
 
 @dataclass
 class Instrument:
-    settings: InstrumentSettings
+    settings: InstrumentConfig
     phase: int = Phase.PRE_OPEN
     last_ticks: int = 0
     volume_lots: int = 0
     trigger: int = 0
+    timer_ns: int = NEVER
+    phase_started_ns: int = 0
+    """0 but in BATCH."""
     deposited_lots: int = 0
     queues: tuple[dict[int, deque[Order]], dict[int, deque[Order]]] = field(default_factory=lambda: ({}, {}))
     """By side, then by price. A price without orders is not in the dictionary."""
-    fills: list[Fill] = field(default_factory=list)
+    prices: list[PriceInForce] = field(default_factory=list)
+    """What the breaker's PRICE_MOVE looks at; emptied when a call auction ends."""
+    sales: list[Sale] = field(default_factory=list)
+    """What the breaker's SELL_VOLUME looks at; emptied when a call auction ends."""
 
     def best_ticks(self, side: int) -> int | None:
         """Best price at which orders of this side rest."""
@@ -155,11 +154,15 @@ class Instrument:
             return None
         return max(prices) if side == Side.BUY else min(prices)
 
+    def resting_of(self, side: int) -> Iterator[Order]:
+        """From best to worst, each price from head to tail."""
+        for price_ticks in sorted(self.queues[side], reverse=side == Side.BUY):
+            yield from self.queues[side][price_ticks]
+
     def resting(self) -> Iterator[Order]:
         """Bids from best to worst, then asks from best to worst, each price from head to tail."""
-        for side in (Side.BUY, Side.SELL):
-            for price_ticks in sorted(self.queues[side], reverse=side == Side.BUY):
-                yield from self.queues[side][price_ticks]
+        yield from self.resting_of(Side.BUY)
+        yield from self.resting_of(Side.SELL)
 
     def notional(self, price_ticks: int, quantity_lots: int) -> int:
         return price_ticks * quantity_lots * self.settings.multiplier
@@ -172,30 +175,70 @@ class Trip(NamedTuple):
     window_ns: int
 
 
-def breaker_trips(
-    instrument: Instrument, now_ns: int, taker_side: int, price_ticks: int, quantity_lots: int
-) -> Trip | None:
-    """Ask the breaker about one match, from the list of every fill there has been."""
-    breaker, fills = instrument.settings.breaker, instrument.fills
-    if breaker.price_move_bps and fills:
-        in_force = [
-            fill.price_ticks
-            for fill, following in zip_longest(fills, fills[1:])
-            if following is None or following.time_ns > now_ns - breaker.price_window_ns
-        ]
-        high, low = max(in_force), min(in_force)
-        fall = (high - price_ticks) * BPS
-        rise = (price_ticks - low) * BPS
-        if fall >= breaker.price_move_bps * high:
-            return Trip(Trigger.PRICE_MOVE, fall // high, breaker.price_move_bps, breaker.price_window_ns)
-        if rise >= breaker.price_move_bps * low:
-            return Trip(Trigger.PRICE_MOVE, rise // low, breaker.price_move_bps, breaker.price_window_ns)
-    if breaker.sell_volume_lots and taker_side == Side.SELL:
-        sold_lots = quantity_lots + sum(
-            fill.quantity_lots
-            for fill in fills
-            if fill.taker_side == Side.SELL and fill.time_ns > now_ns - breaker.sell_window_ns
-        )
-        if sold_lots >= breaker.sell_volume_lots:
-            return Trip(Trigger.SELL_VOLUME, sold_lots, breaker.sell_volume_lots, breaker.sell_window_ns)
+def price_move_trips(instrument: Instrument, now_ns: int, price_ticks: int) -> Trip | None:
+    """Ask the breaker about one price, from the list of every price since the windows were emptied."""
+    breaker, prices = instrument.settings.breaker, instrument.prices
+    if not breaker.price_move_bps or not prices:
+        return None
+    in_force = [
+        each.price_ticks
+        for each, following in zip_longest(prices, prices[1:])
+        if following is None or following.since_ns > now_ns - breaker.price_window_ns
+    ]
+    high, low = max(in_force), min(in_force)
+    fall = (high - price_ticks) * BPS
+    rise = (price_ticks - low) * BPS
+    if fall >= breaker.price_move_bps * high:
+        return Trip(Trigger.PRICE_MOVE, fall // high, breaker.price_move_bps, breaker.price_window_ns)
+    if rise >= breaker.price_move_bps * low:
+        return Trip(Trigger.PRICE_MOVE, rise // low, breaker.price_move_bps, breaker.price_window_ns)
     return None
+
+
+def sell_volume_trips(instrument: Instrument, now_ns: int, quantity_lots: int) -> Trip | None:
+    """Ask the breaker about one match whose taker sells."""
+    breaker = instrument.settings.breaker
+    if not breaker.sell_volume_lots:
+        return None
+    recent = [each.quantity_lots for each in instrument.sales if each.time_ns > now_ns - breaker.sell_window_ns]
+    sold_lots = sum(recent) + quantity_lots
+    if sold_lots < breaker.sell_volume_lots:
+        return None
+    return Trip(Trigger.SELL_VOLUME, sold_lots, breaker.sell_volume_lots, breaker.sell_window_ns)
+
+
+class Clearing(NamedTuple):
+    """What an uncrossing comes to."""
+
+    price_ticks: int
+    volume_lots: int
+    imbalance_lots: int
+    reference_ticks: int
+
+
+def clearing_of(instrument: Instrument) -> Clearing | None:
+    """The one price at which an instrument is uncrossed; None if its book is not crossed."""
+    best_bid, best_ask = instrument.best_ticks(Side.BUY), instrument.best_ticks(Side.SELL)
+    if best_bid is None or best_ask is None or best_bid < best_ask:
+        return None
+    bids = [(order.price_ticks, order.leaves_lots) for order in instrument.resting_of(Side.BUY)]
+    asks = [(order.price_ticks, order.leaves_lots) for order in instrument.resting_of(Side.SELL)]
+
+    def demand(price_ticks: int) -> int:
+        return sum(lots for limit_ticks, lots in bids if limit_ticks >= price_ticks)
+
+    def supply(price_ticks: int) -> int:
+        return sum(lots for limit_ticks, lots in asks if limit_ticks <= price_ticks)
+
+    # Demand and supply are constant between these prices, so every range of equally good prices ends at some of them.
+    ends = {limit for limit, _ in bids} | {limit + 1 for limit, _ in bids}
+    ends |= {limit for limit, _ in asks} | {limit - 1 for limit, _ in asks}
+    table = {price: (demand(price), supply(price)) for price in ends if best_ask <= price <= best_bid}
+    volume_lots = max(min(each) for each in table.values())
+    table = {price: each for price, each in table.items() if min(each) == volume_lots}
+    least_lots = min(abs(wanted - offered) for wanted, offered in table.values())
+    good = [price for price, (wanted, offered) in table.items() if abs(wanted - offered) == least_lots]
+    lowest, highest = min(good), max(good)
+    reference_ticks = instrument.last_ticks or (lowest + highest) // 2
+    price_ticks = min(max(reference_ticks, lowest), highest)
+    return Clearing(price_ticks, volume_lots, demand(price_ticks) - supply(price_ticks), reference_ticks)

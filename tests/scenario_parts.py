@@ -2,45 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
-from exchange.types import CommandKind, EventKind, OrderType, Reason, Side, Trigger
+from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig
+from exchange.types import CommandKind, EventKind, OrderType, Phase, Reason, SelfTrade, Side, Trigger
 from tests.oracle_records import Command, Event
 
 BUY, SELL = Side.BUY, Side.SELL
 LIMIT, IOC, MARKET = OrderType.LIMIT, OrderType.IOC, OrderType.MARKET
+FOK, POST_ONLY = OrderType.FOK, OrderType.POST_ONLY
 CASH = 10_000
 LOTS = 100
+MS = 1_000_000
+
+Breaker = BreakerConfig
 
 
-class Breaker(NamedTuple):
-    """Both triggers off, unless they are given a threshold."""
-
-    price_move_bps: int = 0
-    price_window_ns: int = 0
-    sell_volume_lots: int = 0
-    sell_window_ns: int = 0
+def market(**settings: Any) -> InstrumentConfig:
+    return InstrumentConfig(**{"price_levels": 128, "max_quantity_lots": 100, **settings})
 
 
-NO_BREAKER = Breaker()
-
-
-@dataclass(frozen=True)
-class Market:
-    breaker: Breaker = NO_BREAKER
-    price_levels: int = 128
-    multiplier: int = 1
-    max_quantity_lots: int = 100
-
-
-PLAIN_MARKET = Market()
-
-
-@dataclass(frozen=True)
-class Exchange:
-    instruments: Sequence[Market] = (PLAIN_MARKET,)
-    accounts: int = 4
-    max_orders: int = 100
+def exchange(*instruments: InstrumentConfig, **settings: Any) -> EngineConfig:
+    return EngineConfig(**{"instruments": instruments or (market(),), "accounts": 4, "max_orders": 100, **settings})
 
 
 @dataclass(frozen=True)
@@ -48,7 +31,7 @@ class Scenario:
     name: str
     commands: Sequence[Command]
     expected: Sequence[Event]
-    exchange: Exchange = field(default_factory=Exchange)
+    exchange: EngineConfig = field(default_factory=exchange)
 
     def all_commands(self) -> list[Command]:
         """With the nine that come first, numbered."""
@@ -96,6 +79,51 @@ def cancel(account: int, target_order_id: int, quantity_lots: int = 0, *, at: in
     )
 
 
+def replace(
+    account: int,
+    order_id: int,
+    target_order_id: int,
+    quantity_lots: int,
+    price_ticks: int,
+    order_type: int = LIMIT,
+    *,
+    at: int = 0,
+    instrument: int = 0,
+) -> Command:
+    return Command(
+        sequence=0,
+        kind=CommandKind.REPLACE_ORDER,
+        account=account,
+        instrument=instrument,
+        order_id=order_id,
+        target_order_id=target_order_id,
+        order_type=order_type,
+        price_ticks=price_ticks,
+        quantity_lots=quantity_lots,
+        received_ns=at,
+    )
+
+
+def mass_cancel(account: int, instrument: int, side: int, *, at: int = 0) -> Command:
+    return Command(0, CommandKind.MASS_CANCEL, account, instrument, side=side, received_ns=at)
+
+
+def log_on(account: int, self_trade: int = SelfTrade.OFF, cancel_on_disconnect: int = 0) -> Command:
+    return operator(CommandKind.LOG_ON, account, -1, cancel_on_disconnect + 2 * self_trade)
+
+
+def log_off(account: int, *, at: int = 0) -> Command:
+    return operator(CommandKind.LOG_OFF, account, -1, at=at)
+
+
+def set_limit(account: int, limit: int, amount: int, *, at: int = 0) -> Command:
+    return operator(CommandKind.SET_LIMIT, account, limit, amount, at=at)
+
+
+def timer(at: int, instrument: int = 0) -> Command:
+    return operator(CommandKind.TIMER, -1, instrument, at=at)
+
+
 def operator(kind: int, account: int = 0, instrument: int = 0, quantity_lots: int = 0, *, at: int = 0) -> Command:
     return Command(0, kind, account, instrument, quantity_lots=quantity_lots, received_ns=at)
 
@@ -133,9 +161,88 @@ def filled(
     maker_leaves: int,
     *,
     at: int = 0,
+    reason: Reason = Reason.NONE,
 ) -> Event:
     """taker is (account, order_id, side), maker (account, order_id)."""
-    return Event(sequence, EventKind.ORDER_FILLED, at, 0, *taker, price, lots, leaves, *maker, maker_leaves)
+    kind = EventKind.ORDER_FILLED
+    return Event(sequence, kind, at, 0, *taker, price, lots, leaves, *maker, maker_leaves, reason=reason)
+
+
+def crossed(
+    sequence: int,
+    bid: tuple[int, int],
+    price: int,
+    lots: int,
+    leaves: int,
+    ask: tuple[int, int],
+    ask_leaves: int,
+    *,
+    at: int = 0,
+) -> Event:
+    """One match of an uncrossing."""
+    return filled(sequence, (*bid, BUY), price, lots, leaves, ask, ask_leaves, at=at, reason=Reason.AUCTION)
+
+
+def auction_ended(
+    sequence: int, price: int = 0, volume: int = 0, imbalance: int = 0, reference: int = 0, *, at: int = 0
+) -> Event:
+    kind = EventKind.AUCTION_ENDED
+    return Event(
+        sequence, kind, at, 0, -1, price_ticks=price, quantity_lots=volume, value=imbalance, threshold=reference
+    )
+
+
+def phase(sequence: int, new: Phase, ends: int = 0, *, at: int = 0, instrument: int = 0) -> Event:
+    return Event(sequence, EventKind.PHASE_CHANGED, at, instrument, -1, value=new, threshold=ends)
+
+
+def replaced(
+    sequence: int,
+    order: tuple[int, int, int],
+    old: int,
+    price: int,
+    total: int,
+    leaves: int,
+    *,
+    lost_priority: bool = False,
+    at: int = 0,
+) -> Event:
+    """order is (account, its new name, side)."""
+    reason = Reason.LOST_PRIORITY if lost_priority else Reason.NONE
+    return Event(
+        sequence, EventKind.ORDER_REPLACED, at, 0, *order, price, total, leaves_lots=leaves, reason=reason, value=old
+    )
+
+
+def repeated(
+    sequence: int,
+    account: int,
+    order_id: int,
+    lots: int,
+    leaves: int,
+    first: int,
+    reason: Reason = Reason.NONE,
+    *,
+    at: int = 0,
+    instrument: int = 0,
+) -> Event:
+    """lots, first and reason: those of the first time."""
+    return Event(
+        sequence,
+        EventKind.ORDER_REPEATED,
+        at,
+        instrument,
+        account,
+        order_id,
+        quantity_lots=lots,
+        leaves_lots=leaves,
+        reason=reason,
+        value=first,
+    )
+
+
+def limit_set(sequence: int, account: int, limit: int, amount: int, *, at: int = 0) -> Event:
+    return Event(sequence, EventKind.LIMIT_SET, at, account=account, reason=limit, value=amount)
 
 
 def cancelled(

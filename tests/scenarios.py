@@ -4,8 +4,10 @@ Each begins with four accounts of 10 000 in cash and 100 lots of instrument 0, a
 the first command written here has the sequence 10.
 """
 
-from exchange.types import CommandKind, EventKind, Reason, Trigger
+from exchange.types import CommandKind, EventKind, Phase, Reason, Trigger
+from tests.auction_scenarios import AUCTION_SCENARIOS
 from tests.oracle_records import Event
+from tests.order_scenarios import ORDER_SCENARIOS
 from tests.scenario_parts import (
     BUY,
     CASH,
@@ -14,18 +16,20 @@ from tests.scenario_parts import (
     MARKET,
     SELL,
     Breaker,
-    Exchange,
-    Market,
     Scenario,
     accepted,
     cancel,
     cancel_rejected,
     cancelled,
+    exchange,
     filled,
     halted,
+    market,
     operator,
+    phase,
     place,
     rejected,
+    repeated,
     session,
 )
 
@@ -166,7 +170,7 @@ MATCHING = [
     ),
 ]
 
-_PRICE_MOVE = Exchange([Market(Breaker(price_move_bps=1_000, price_window_ns=100))])
+_PRICE_MOVE = exchange(market(breaker=Breaker(price_move_bps=1_000, price_window_ns=100)))
 """10 % within 100 ns."""
 # 50 is in force from 0 to 60, then 52. 10 lots at 55 wait for whoever buys next: 10 % above 50, less above 52.
 _FIFTY_THEN_52 = [
@@ -185,7 +189,7 @@ _FIFTY_THEN_52_EVENTS = [
     filled(13, (0, 2, BUY), 52, 1, 0, (1, 2), 0, at=60),
     accepted(14, 1, 3, SELL, 55, 10, at=60),
 ]
-_SELL_VOLUME = Exchange([Market(Breaker(sell_volume_lots=10, sell_window_ns=100))])
+_SELL_VOLUME = exchange(market(breaker=Breaker(sell_volume_lots=10, sell_window_ns=100)))
 _SIX_SOLD = [place(0, 1, BUY, 50, 50), place(1, 1, SELL, 6, 50)]
 _SIX_SOLD_EVENTS = [
     accepted(10, 0, 1, BUY, 50, 50),
@@ -208,11 +212,13 @@ BREAKERS = [
             *_FIFTY_THEN_52_EVENTS,
             accepted(15, 0, 3, BUY, 0, 3, at=159),
             halted(15, (0, 3, BUY), 55, 3, 3, Trigger.PRICE_MOVE, 1_000, 1_000, 100, at=159),
+            phase(15, Phase.HALTED, at=159),
             cancelled(15, (0, 3, BUY), 0, 3, Reason.BREAKER, at=159),
             rejected(16, 2, 1, BUY, 10, 1, Reason.HALTED, at=159),
             cancel_rejected(17, 1, 3, 0, Reason.HALTED, at=159),
             rejected(18, 2, 2, BUY, 10, 0, Reason.HALTED, at=9_999),
             cancelled(19, (1, 3, SELL), 55, 10, Reason.SESSION_CLOSED, at=9_999),
+            phase(19, Phase.CLOSED, at=9_999),
             session(19, EventKind.SESSION_CLOSED, at=9_999),
         ],
         _PRICE_MOVE,
@@ -233,6 +239,7 @@ BREAKERS = [
             accepted(16, 2, 1, BUY, 49, 2, at=160),
             accepted(17, 3, 1, SELL, 49, 5, at=160),
             halted(17, (3, 1, SELL), 49, 2, 5, Trigger.PRICE_MOVE, 1_090, 1_000, 100, at=160),
+            phase(17, Phase.HALTED, at=160),
             cancelled(17, (3, 1, SELL), 49, 5, Reason.BREAKER, at=160),
         ],
         _PRICE_MOVE,
@@ -252,6 +259,7 @@ BREAKERS = [
             accepted(12, 2, 1, BUY, 45, 1, at=10**9),
             accepted(13, 1, 2, SELL, 45, 1, at=10**9),
             halted(13, (1, 2, SELL), 45, 1, 1, Trigger.PRICE_MOVE, 1_000, 1_000, 100, at=10**9),
+            phase(13, Phase.HALTED, at=10**9),
             cancelled(13, (1, 2, SELL), 45, 1, Reason.BREAKER, at=10**9),
         ],
         _PRICE_MOVE,
@@ -263,6 +271,7 @@ BREAKERS = [
             *_SIX_SOLD_EVENTS,
             accepted(12, 1, 2, SELL, 50, 9, at=99),
             halted(12, (1, 2, SELL), 50, 9, 9, Trigger.SELL_VOLUME, 15, 10, 100, at=99),
+            phase(12, Phase.HALTED, at=99),
             cancelled(12, (1, 2, SELL), 50, 9, Reason.BREAKER, at=99),
         ],
         _SELL_VOLUME,
@@ -285,6 +294,7 @@ BREAKERS = [
             filled(14, (3, 1, BUY), 51, 5, 0, (2, 1), 0, at=100),
             accepted(15, 1, 3, SELL, 50, 1, at=100),
             halted(15, (1, 3, SELL), 50, 1, 1, Trigger.SELL_VOLUME, 10, 10, 100, at=100),
+            phase(15, Phase.HALTED, at=100),
             cancelled(15, (1, 3, SELL), 50, 1, Reason.BREAKER, at=100),
         ],
         _SELL_VOLUME,
@@ -298,6 +308,7 @@ BREAKERS = [
             accepted(12, 1, 1, SELL, 40, 12),
             filled(12, (1, 1, SELL), 50, 4, 8, (0, 1), 0),
             halted(12, (1, 1, SELL), 49, 6, 8, Trigger.SELL_VOLUME, 10, 10, 100),
+            phase(12, Phase.HALTED),
             cancelled(12, (1, 1, SELL), 40, 8, Reason.BREAKER),
         ],
         _SELL_VOLUME,
@@ -311,9 +322,12 @@ BREAKERS = [
             accepted(12, 1, 1, SELL, 0, 10),
             filled(12, (1, 1, SELL), 50, 1, 9, (0, 1), 0),
             halted(12, (1, 1, SELL), 40, 9, 9, Trigger.PRICE_MOVE, 2_000, 1_000, 100),
+            phase(12, Phase.HALTED),
             cancelled(12, (1, 1, SELL), 0, 9, Reason.BREAKER),
         ],
-        Exchange([Market(Breaker(1_000, 100, 10, 100))]),
+        exchange(
+            market(breaker=Breaker(price_move_bps=1_000, price_window_ns=100, sell_volume_lots=10, sell_window_ns=100))
+        ),
     ),
 ]
 
@@ -346,13 +360,15 @@ SESSIONS = [
             cancelled(16, (0, 2, BUY), 50, 2, Reason.SESSION_CLOSED),
             cancelled(16, (1, 2, SELL), 59, 6, Reason.SESSION_CLOSED),
             cancelled(16, (0, 3, SELL), 60, 5, Reason.SESSION_CLOSED),
+            phase(16, Phase.CLOSED),
             cancelled(16, (0, 1, BUY), 7, 1, Reason.SESSION_CLOSED, instrument=1),
+            phase(16, Phase.CLOSED, instrument=1),
             session(16, EventKind.SESSION_CLOSED),
             rejected(17, 3, 1, BUY, 50, 1, Reason.CLOSED),
             session(18, EventKind.SESSION_OPENED),
             cancel_rejected(19, 0, 2, 0, Reason.CLOSED),
         ],
-        Exchange([Market(), Market()]),
+        exchange(market(), market()),
     ),
     Scenario(
         "the first check that fails is the one reported",
@@ -362,7 +378,7 @@ SESSIONS = [
             place(0, 5, 2, 0, instrument=9),
             place(0, 5, BUY, 1, 50),
             place(0, 6, 2, 0, 128, 3),
-            place(0, 7, SELL, 0, 128, 3),
+            place(0, 7, SELL, 0, 128, 5),
             place(0, 8, SELL, 101, 128),
             place(0, 9, SELL, 100, 128),
             place(0, 10, SELL, 100, 1, MARKET),
@@ -375,7 +391,7 @@ SESSIONS = [
             rejected(10, 4, 0, 2, 0, 0, Reason.UNKNOWN_ACCOUNT, instrument=9),
             rejected(11, 0, 0, 2, 0, 0, Reason.ORDER_ID_NOT_INCREASING, instrument=9),
             rejected(12, 0, 5, 2, 0, 0, Reason.UNKNOWN_INSTRUMENT, instrument=9),
-            rejected(13, 0, 5, BUY, 50, 1, Reason.ORDER_ID_NOT_INCREASING),
+            repeated(13, 0, 5, 0, 0, 12, Reason.UNKNOWN_INSTRUMENT),
             rejected(14, 0, 6, 2, 128, 0, Reason.INVALID_SIDE),
             rejected(15, 0, 7, SELL, 128, 0, Reason.INVALID_ORDER_TYPE),
             rejected(16, 0, 8, SELL, 128, 101, Reason.QUANTITY_OUT_OF_RANGE),
@@ -386,7 +402,7 @@ SESSIONS = [
             rejected(21, 1, 1, BUY, 100, 100, Reason.BOOK_FULL),
             rejected(22, 1, 2, BUY, 101, 100, Reason.INSUFFICIENT_CASH),
         ],
-        Exchange(max_orders=1),
+        exchange(max_orders=1),
     ),
     Scenario(
         "the operator's commands and their limits",
@@ -403,7 +419,7 @@ SESSIONS = [
             operator(CommandKind.DEPOSIT_POSITION, 3, 0, 1),
             operator(CommandKind.PUBLISH_SIGNAL, 0, 0, -250),
             operator(CommandKind.PUBLISH_SIGNAL, 0, 1, -250),
-            operator(3, 9, 8, 7),
+            operator(6, 9, 8, 7),
         ],
         [
             _UNKNOWN._replace(sequence=10, instrument=0, account=4, reason=Reason.UNKNOWN_ACCOUNT),
@@ -427,4 +443,4 @@ SESSIONS = [
     ),
 ]
 
-SCENARIOS = [*MATCHING, *BREAKERS, *SESSIONS]
+SCENARIOS = [*MATCHING, *BREAKERS, *SESSIONS, *ORDER_SCENARIOS, *AUCTION_SCENARIOS]

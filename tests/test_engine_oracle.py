@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig
 from exchange.engine import Engine
-from exchange.types import COMMAND, EventKind, Reason, Trigger
+from exchange.types import COMMAND, EventKind, Phase, Reason, Trigger
 from tests.comparison import Report, apply_in_batches, compare, random_case
 from tests.oracle import Oracle
-from tests.scenario_parts import Exchange, Scenario
+from tests.scenario_parts import Scenario
 from tests.scenarios import SCENARIOS
 from tests.workload import random_commands
 
@@ -40,23 +39,28 @@ def test_sessions_contain_all_that_can_happen() -> None:
     kinds = {kind for report in reports for kind in report.kinds}
     reasons = {reason for report in reports for reason in report.reasons}
     triggers = {trigger for report in reports for trigger in report.triggers}
-    # The venue gives these two; what it gives them for never becomes a command.
-    assert reasons == set(Reason) - {Reason.MALFORMED}
+    phases = {phase for report in reports for phase in report.phases}
+    # The venue gives these; what it gives them for never becomes a command.
+    gateway = {reason for reason in Reason if Reason.UNKNOWN_ACCOUNT < reason < Reason.UNKNOWN_INSTRUMENT}
+    assert reasons == set(Reason) - gateway
     assert kinds == set(EventKind)
     assert triggers == set(Trigger)
+    assert phases == set(Phase) - {Phase.PRE_OPEN}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_engine_gives_the_events_worked_out_by_hand(scenario: Scenario) -> None:
     commands = scenario.all_commands()
     records = np.array([tuple(command) for command in commands], COMMAND)
-    engine = Engine(_engine_config(scenario.exchange))
+    engine = Engine(scenario.exchange)
     events = [event for event in apply_in_batches(engine, records) if event[0] >= 10]
     assert events == list(scenario.expected)
     oracle = Oracle(scenario.exchange)
     for command in commands:
         oracle.apply(command)
     assert engine.state_hash() == oracle.state_hash()
+    for number in range(len(oracle.instruments)):
+        assert list(map(tuple, engine.resting(number).tolist())) == oracle.resting_rows(number)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -88,16 +92,3 @@ def _fuzz_in_a_process(commands: int, **environment: str) -> None:
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, f"{environment}\n{done.stdout}\n{done.stderr}"
-
-
-def _engine_config(exchange: Exchange) -> EngineConfig:
-    instruments = tuple(
-        InstrumentConfig(
-            price_levels=market.price_levels,
-            multiplier=market.multiplier,
-            max_quantity_lots=market.max_quantity_lots,
-            breaker=BreakerConfig(**market.breaker._asdict()),
-        )
-        for market in exchange.instruments
-    )
-    return EngineConfig(instruments=instruments, accounts=exchange.accounts, max_orders=exchange.max_orders)

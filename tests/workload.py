@@ -1,19 +1,30 @@
 """Random commands that make the hard cases of docs/matching.md likely. All randomness comes from the seed.
 
-The generator runs no exchange. It guesses: it remembers which orders it sent and forgets those that it cancelled, so
-that cancels hit living, dead and foreign orders alike, and it lets the prices of each instrument drift so that most
-orders meet someone. Time moves in the breaker's own steps, so that the edges of the windows are hit exactly.
+The oracle is stepped along, so that timers are met when they are due, limits and funds are missed by one, and cancels
+and replacements hit living, dead and foreign orders alike. The prices of each instrument drift so that most orders
+meet someone. Time moves in the breaker's own steps, so that the edges of the windows are hit exactly.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from exchange.types import COMMAND, MAX_CASH, MAX_QUANTITY_LOTS, CommandKind, OrderType, Side
-from tests.oracle_records import Command, Settings
+from exchange.config import EngineConfig
+from exchange.types import (
+    COMMAND,
+    MAX_CASH,
+    MAX_QUANTITY_LOTS,
+    CommandKind,
+    Limit,
+    OrderType,
+    Phase,
+    Side,
+)
+from tests.oracle import Oracle
+from tests.oracle_records import NEVER, NOBODY, Command, Order
 
 _T = TypeVar("_T")
 
@@ -22,6 +33,8 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 OUTSIDE = (-1, -2, INT64_MIN, INT64_MAX, 1 << 32, 1 << 40)
 """Values that no small enumeration or index contains; some of them look valid if only their low 32 bits are read."""
+UNKNOWN_KINDS = (0, 6, 9, 16, 19, 23, *OUTSIDE)
+SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,20 @@ class Mix:
     """Of the cancels: those that name a quantity."""
     operator: float = 0.02
     """Deposits, signals, and sessions opened again, after the session began."""
+    replace: float = 0.12
+    repeat: float = 0.02
+    mass_cancel: float = 0.008
+    log_on: float = 0.01
+    log_off: float = 0.004
+    limit: float = 0.02
+    """Limits set close to what an order needs, set to anything, and taken off again."""
+    timer: float = 0.02
+    """Times at which the clock jumps to a timer, or next to it."""
     market: float = 0.12
-    """Of the orders; the same for ioc and sell."""
+    """Of the orders; the same for the other types and sell."""
     ioc: float = 0.15
+    fok: float = 0.07
+    post_only: float = 0.08
     sell: float = 0.5
     large: float = 0.05
     """Of the orders: those that ask for up to everything that one order may."""
@@ -67,7 +91,11 @@ def random_mix(rng: np.random.Generator) -> Mix:
     """A mix with some of its shares moved far enough to be another kind of day."""
     mix = Mix(
         invalid=float(rng.choice([0.0, 0.02, 0.05, 0.05, 0.05, 0.2])),
-        cancel=float(rng.choice([0.02, 0.2, 0.2, 0.45])),
+        cancel=float(rng.choice([0.02, 0.1, 0.2, 0.45])),
+        replace=float(rng.choice([0.02, 0.12, 0.12, 0.3])),
+        limit=float(rng.choice([0.0, 0.0, 0.02, 0.1])),
+        log_off=float(rng.choice([0.001, 0.004, 0.02])),
+        timer=float(rng.choice([0.005, 0.02, 0.06])),
         market=float(rng.choice([0.02, 0.12, 0.12, 0.4])),
         large=float(rng.choice([0.0, 0.02, 0.05, 0.3])),
         standing_still=float(rng.choice([0.0, 0.3, 0.6, 0.95])),
@@ -81,39 +109,49 @@ def random_mix(rng: np.random.Generator) -> Mix:
     return mix
 
 
-def random_commands(seed: int, count: int, config: Settings, mix: Mix | None = None) -> npt.NDArray[np.void]:
+class Session(NamedTuple):
+    """A session's worth of commands, and what the oracle made of them."""
+
+    commands: npt.NDArray[np.void]
+    """Records of COMMAND; sequence 1, 2, 3, …; received_ns never decreases."""
+    events: list[tuple[int, ...]]
+    oracle: Oracle
+
+
+def random_session(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> Session:
     """A session's worth of commands.
 
     Args:
         seed: of all that is random here.
         count: how many commands, deposits and the opening of the session among them.
-        config: what the exchange is built with; see `tests.oracle_records.Settings`.
+        config: what the exchange is built with.
         mix: drawn from the seed if not given.
-
-    Returns:
-        count records of COMMAND; sequence 1, 2, 3, …; received_ns never decreases.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     day = _Day(rng, config, mix or random_mix(rng))
-    commands = day.commands(count)
-    return np.array([tuple(command) for command in commands], dtype=COMMAND)
+    commands = day.run(count)
+    return Session(np.array([tuple(command) for command in commands], dtype=COMMAND), day.events, day.oracle)
+
+
+def random_commands(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> npt.NDArray[np.void]:
+    """Only the commands of a `random_session`."""
+    return random_session(seed, count, config, mix).commands
 
 
 class _Day:
     """What the generator remembers while it invents one session."""
 
-    def __init__(self, rng: np.random.Generator, config: Settings, mix: Mix) -> None:
+    def __init__(self, rng: np.random.Generator, config: EngineConfig, mix: Mix) -> None:
         self.rng = rng
         self.mix = mix
         self.config = config
         self.accounts = config.accounts
         self.instruments = config.instruments
         self.now_ns = int(rng.choice([0, 1, 1_000, 10**12]))
-        self.last_order_id = [0] * self.accounts
         self.cash_deposited = 0
-        self.sent: list[tuple[int, int, int, int]] = []
-        """(account, instrument, order_id, quantity_lots) of limit orders that may still rest."""
-        self.ended: list[tuple[int, int, int, int]] = []
+        """By the commands so far and those that are already decided."""
+        self.oracle = Oracle(config)
+        self.events: list[tuple[int, ...]] = []
         self.next: list[Command] = []
         """What comes next, whatever else might have come."""
         self.focus = 0
@@ -131,10 +169,17 @@ class _Day:
         for window_ns in sorted(windows - {0}):
             self.steps_ns += [window_ns // 8, window_ns // 4, window_ns // 3, window_ns // 2]
             self.steps_ns += [window_ns - 1, window_ns, window_ns + 1, 2 * window_ns]
+        for interval_ns in sorted({each.batch_interval_ns for each in self.instruments} - {0}):
+            self.steps_ns += [interval_ns // 5, interval_ns // 3, interval_ns]
+        if rng.random() < 0.1:
+            # Steps in which a message rate recovers.
+            self.steps_ns += [SECOND_NS // 50, SECOND_NS // 3, SECOND_NS // 2]
 
-    def commands(self, count: int) -> list[Command]:
-        """The whole session, numbered and stamped."""
-        opening = self._deposits()
+    def run(self, count: int) -> list[Command]:
+        """The whole session, numbered and stamped, and given to the oracle."""
+        opening = [self._log_on(account) for account in range(self.accounts) if self._chance(0.8)] + self._deposits()
+        if self._chance(0.8):
+            opening.insert(0, _operator(CommandKind.START))
         if self._chance(0.5):
             opening[len(opening) // 2 : len(opening) // 2] = [self._participant() for _ in range(5)]
         opening.append(_operator(CommandKind.OPEN_SESSION))
@@ -156,8 +201,9 @@ class _Day:
             elif self.next:
                 command = self.next.pop()
             else:
-                command = self._command()
+                command = self._timer() or self._command()
             result.append(self._stamped(command, number + 1))
+            self.events += self.oracle.apply(result[-1])
         return result
 
     # Chance
@@ -219,19 +265,79 @@ class _Day:
             self.cash_deposited += amount
         return _operator(CommandKind.DEPOSIT_CASH, account, self._between(-1, 2), amount)
 
+    def _timer(self) -> Command | None:
+        """A timer that is due, or one to which the clock jumps; None most of the time."""
+        timers = [each.timer_ns for each in self.oracle.instruments]
+        due = [number for number, timer_ns in enumerate(timers) if timer_ns <= self.now_ns]
+        if due and self._chance(0.5):
+            return self._timer_of(self._one_of(due))
+        armed = [number for number, timer_ns in enumerate(timers) if self.now_ns < timer_ns < NEVER]
+        waiting = all(each.phase in (Phase.HALTED, Phase.AUCTION) for each in self.oracle.instruments)
+        if armed and self._chance(self.mix.timer + (0.1 if waiting else 0.0)):
+            number = min(armed, key=lambda each: timers[each]) if self._chance(0.8) else self._one_of(armed)
+            self.now_ns = max(self.now_ns, timers[number] + self._one_of([-1, 0, 0, 0, 1, 5, 1_500_000]))
+            return self._timer_of(number) if self._chance(0.7) else None
+        if self._chance(0.004):
+            return self._timer_of(self._between(0, len(timers) - 1))
+        return None
+
+    def _timer_of(self, instrument: int) -> Command:
+        return _operator(CommandKind.TIMER, NOBODY, instrument)
+
     def _command(self) -> Command:
         if self._chance(self.mix.operator):
             return self._operator()
+        if self._chance(self.mix.log_off):
+            return _operator(CommandKind.LOG_OFF, self._any_account(), NOBODY)
+        if self._chance(self.mix.limit):
+            return self._limited_order() if self._chance(0.5) else self._limit()
+        if self._chance(0.01):
+            self._let_a_rate_recover()
         return self._participant()
 
     def _participant(self) -> Command:
         if self._chance(self.mix.exact):
             return self._exact_order()
-        command = self._cancel() if self._chance(self.mix.cancel) else self._order()
-        if self._chance(self.mix.invalid):
-            command = self._spoilt(command)
-        self._remember(command)
-        return command
+        draw = float(self.rng.random())
+        command = None
+        for share, make in (
+            (self.mix.cancel, self._cancel),
+            (self.mix.replace, self._replace),
+            (self.mix.repeat, self._repeat),
+            (self.mix.mass_cancel, self._mass_cancel),
+            (self.mix.log_on, self._log_on),
+        ):
+            if command is None and draw < share:
+                command = make()
+            draw -= share
+        if command is None:
+            command = self._order()
+        return self._spoilt(command) if self._chance(self.mix.invalid) else command
+
+    def _any_account(self) -> int:
+        return self._between(0, self.accounts - 1)
+
+    def _next_id(self, account: int) -> int:
+        return self.oracle.accounts[account].last_order_id + 1
+
+    def _log_on(self, account: int | None = None) -> Command:
+        flags = self._between(0, 5) if self._chance(0.9) else self._one_of([6, 7, *OUTSIDE])
+        return _operator(CommandKind.LOG_ON, self._any_account() if account is None else account, NOBODY, flags)
+
+    def _mass_cancel(self) -> Command:
+        instrument = NOBODY if self._chance(0.4) else self._between(0, len(self.instruments) - 1)
+        side = self._one_of([0, 1, 2, 2])
+        return _operator(CommandKind.MASS_CANCEL, self._any_account(), instrument)._replace(side=side)
+
+    def _repeat(self) -> Command:
+        """An order id that has come before, or is too small."""
+        command = self._order() if self._chance(0.6) else self._replace()
+        remembered = self.oracle.accounts[command.account].remembered
+        if not remembered:
+            return command
+        if self._chance(0.8):
+            return command._replace(order_id=self._one_of(remembered).order_id)
+        return command._replace(order_id=max(0, remembered[0].order_id - self._between(1, 3)))
 
     def _order(self) -> Command:
         # The last account, where there are many, has only what it is given for its exact orders.
@@ -249,31 +355,49 @@ class _Day:
         if self.flood_left:
             self.flood_left -= 1
             instrument, side, draw = self.flooded, Side.SELL, 0.0
+            account = self._any_account()
             settings = self.instruments[instrument]
         price_ticks = self._price(instrument, side)
         if draw < self.mix.market:
             order_type, price_ticks = OrderType.MARKET, 0
         elif draw < self.mix.market + self.mix.ioc:
             order_type = OrderType.IOC
+        elif draw < self.mix.market + self.mix.ioc + self.mix.fok:
+            order_type = OrderType.FOK
+        elif draw < self.mix.market + self.mix.ioc + self.mix.fok + self.mix.post_only:
+            order_type = OrderType.POST_ONLY
+        market = self.oracle.instruments[instrument]
+        if market.phase in (Phase.AUCTION, Phase.BATCH) and order_type in (OrderType.MARKET, OrderType.FOK):
+            # They are refused there: that need not come so often.
+            if self._chance(0.8):
+                order_type = self._one_of([OrderType.LIMIT, OrderType.IOC])
+                price_ticks = self._price(instrument, side)
+        elif price_ticks and self._chance(0.2):
+            price_ticks = market.best_ticks(1 - side) or price_ticks
         most_lots = settings.max_quantity_lots if self._chance(self.mix.large) else self.usual_lots[instrument]
+        quantity_lots = self._between(1, most_lots)
+        if order_type == OrderType.FOK and self._chance(0.6):
+            sign = 1 if side == Side.BUY else -1
+            makers = market.resting_of(1 - side)
+            there_lots = sum(each.leaves_lots for each in makers if sign * (price_ticks - each.price_ticks) >= 0)
+            quantity_lots = max(1, min(there_lots + self._between(-1, 1), settings.max_quantity_lots))
         return Command(
             sequence=0,
             kind=CommandKind.PLACE_ORDER,
             account=account,
             instrument=instrument,
-            order_id=self.last_order_id[account] + (1 if self._chance(0.9) else self._between(1, 1_000)),
+            order_id=self._next_id(account) + (0 if self._chance(0.9) else self._between(0, 1_000)),
             target_order_id=self._between(0, 3),
             side=side,
             order_type=order_type,
             price_ticks=price_ticks,
-            quantity_lots=self._between(1, most_lots),
+            quantity_lots=quantity_lots,
         )
 
     def _exact_order(self) -> Command:
         """Give an account what an order needs, or one unit less, and let it place that order next."""
         account = self.accounts - 1
-        order = self._order()._replace(account=account, order_id=self.last_order_id[account] + 1)
-        self._remember(order)
+        order = self._order()._replace(account=account, order_id=self._next_id(account))
         self.next.append(order)
         short = self._between(0, 1)
         if order.side == Side.SELL:
@@ -297,44 +421,158 @@ class _Day:
         distance = away * self.mix.spread * middle * (float(self.rng.standard_normal()) + 0.4)
         return min(max(middle + round(distance), 1), self.instruments[instrument].price_levels - 1)
 
+    def _some_order(self) -> Order | None:
+        """One that rests, most of the time; None if there never was any."""
+        orders = self.oracle.orders
+        if self._chance(0.85):
+            # Recent orders are those that most likely still rest, old ones those far from the market.
+            recent = orders[-60:] if self._chance(0.7) else orders
+            living = [order for order in recent if order.leaves_lots]
+            orders = living or [order for order in orders if order.leaves_lots] or orders
+        return self._one_of(orders) if orders else None
+
     def _cancel(self) -> Command:
-        draw = float(self.rng.random())
-        orders = self.sent if (draw < 0.8 and self.sent) or not self.ended else self.ended
-        if not orders:
+        order = self._some_order()
+        if order is None:
             return Command(0, CommandKind.CANCEL_ORDER, account=0, instrument=0, target_order_id=self._between(0, 2))
-        # Recent orders are those that most likely still rest, old ones those far from the market.
-        recent = self._chance(0.7)
-        index = (
-            self._between(max(0, len(orders) - 30), len(orders) - 1) if recent else self._between(0, len(orders) - 1)
-        )
-        account, instrument, order_id, quantity_lots = orders[index]
         wanted_lots = 0
         if self._chance(self.mix.partial_cancel):
-            wanted_lots = self._between(1, min(quantity_lots + 1, self.instruments[instrument].max_quantity_lots))
-        if wanted_lots in (0, quantity_lots) and orders is self.sent:
-            self.ended.append(orders.pop(index))
-        if draw > 0.97:
-            account = self._between(0, self.accounts - 1)
-        elif draw > 0.94:
-            instrument = self._between(0, len(self.instruments) - 1)
-        return Command(
-            sequence=0,
-            kind=CommandKind.CANCEL_ORDER,
-            account=account,
-            instrument=instrument,
-            target_order_id=order_id,
-            quantity_lots=wanted_lots,
+            most_lots = self.instruments[order.instrument].max_quantity_lots
+            wanted_lots = self._between(1, max(1, min(order.leaves_lots + 1, most_lots)))
+        return self._misdirected(
+            Command(
+                sequence=0,
+                kind=CommandKind.CANCEL_ORDER,
+                account=order.account,
+                instrument=order.instrument,
+                target_order_id=order.order_id,
+                quantity_lots=wanted_lots,
+            )
         )
 
-    def _remember(self, command: Command) -> None:
-        account, order_id = command.account, command.order_id
-        if command.kind != CommandKind.PLACE_ORDER or not 0 <= account < self.accounts:
-            return
-        if not self.last_order_id[account] < order_id < MAX_ORDER_ID:
-            return
-        self.last_order_id[account] = order_id
-        if command.order_type == OrderType.LIMIT and 0 <= command.instrument < len(self.instruments):
-            self.sent.append((account, command.instrument, order_id, max(1, command.quantity_lots)))
+    def _misdirected(self, command: Command) -> Command:
+        """As it is, most of the time."""
+        draw = float(self.rng.random())
+        if draw > 0.98:
+            account = self._any_account()
+            new_id = self._next_id(account) if command.kind == CommandKind.REPLACE_ORDER else command.order_id
+            return command._replace(account=account, order_id=new_id)
+        if draw > 0.96:
+            return command._replace(instrument=self._between(0, len(self.instruments) - 1))
+        if draw > 0.94:
+            return command._replace(target_order_id=command.target_order_id - 1)
+        return command
+
+    def _replace(self) -> Command:
+        order = self._some_order()
+        if order is None:
+            return self._order()._replace(kind=CommandKind.REPLACE_ORDER)
+        price_ticks, lots = order.price_ticks, order.filled_lots + order.leaves_lots
+        usual_lots = self.usual_lots[order.instrument]
+        match self._between(0, 9):
+            case 0 | 1:
+                lots = order.filled_lots + self._between(1, max(1, order.leaves_lots))
+            case 2:
+                lots = self._between(1, order.filled_lots + 1)
+            case 3:
+                pass
+            case 4:
+                lots += self._between(1, usual_lots)
+            case 5 | 6:
+                price_ticks = self._price(order.instrument, order.side)
+            case 7:
+                price_ticks = self._price(order.instrument, 1 - order.side)
+                lots += self._between(-usual_lots, usual_lots)
+            case 8:
+                price_ticks += self._between(-1, 1)
+                lots += self._between(-1, 1)
+            case 9:
+                price_ticks = self._price(order.instrument, order.side)
+                lots = order.filled_lots + self._affordable_lots(order, price_ticks) + self._between(0, 1)
+        order_type = OrderType.LIMIT if self._chance(0.7) else OrderType.POST_ONLY
+        return self._misdirected(
+            Command(
+                sequence=0,
+                kind=CommandKind.REPLACE_ORDER,
+                account=order.account,
+                instrument=order.instrument,
+                order_id=self._next_id(order.account) + (0 if self._chance(0.9) else self._between(0, 1_000)),
+                target_order_id=order.order_id,
+                side=self._one_of([0, 1, 7]),
+                order_type=order_type if self._chance(0.97) else self._between(0, 5),
+                price_ticks=max(price_ticks, 1),
+                quantity_lots=max(lots, 1),
+            )
+        )
+
+    def _affordable_lots(self, order: Order, price_ticks: int) -> int:
+        """What its account could have at this price if the order were gone."""
+        account = self.oracle.accounts[order.account]
+        instrument = self.oracle.instruments[order.instrument]
+        if order.side == Side.SELL:
+            position = account.positions[order.instrument]
+            return position.quantity_lots - position.reserved_lots + order.leaves_lots
+        free_cash = account.free_cash + instrument.notional(order.price_ticks, order.leaves_lots)
+        return free_cash // instrument.notional(price_ticks, 1)
+
+    def _limit(self) -> Command:
+        """Any limit of any account; often none."""
+        account, limit = self._any_account(), self._one_of(list(Limit))
+        if self._chance(0.1):
+            limit = self._one_of([0, 6, *OUTSIDE])
+        instrument = self._between(0, len(self.instruments) - 1)
+        usual_lots = self.usual_lots[instrument]
+        amount = {
+            Limit.ORDER_LOTS: usual_lots,
+            Limit.OPEN_ORDERS: self._between(1, 20),
+            Limit.POSITION_LOTS: self._one_of([1, usual_lots * 20, usual_lots * 1_000]),
+            Limit.NOTIONAL: usual_lots * self.middle[instrument] * self.instruments[instrument].multiplier,
+            Limit.MESSAGES_PER_S: self._one_of([1, 2, 3, 7, 50, 1_000, 10**9, 10**9 + 1, 3 * 10**9, MAX_CASH]),
+        }.get(limit, 5)
+        draw = float(self.rng.random())
+        if draw < 0.5:
+            amount = 0
+        elif draw < 0.6:
+            amount = self._one_of([-1, 1, MAX_CASH, MAX_CASH + 1, INT64_MIN, INT64_MAX])
+        return _operator(CommandKind.SET_LIMIT, account, limit, amount)
+
+    def _limited_order(self) -> Command:
+        """Give an account a limit that an order meets exactly, or misses by one, and let it place that order next."""
+        order = self._order() if self._chance(0.7) else self._replace()
+        account, instrument = order.account, self.oracle.instruments[order.instrument]
+        bids = instrument.resting_of(Side.BUY)
+        resting = [each for each in self.oracle.orders if each.account == account and each.leaves_lots]
+        buying_lots = sum(each.leaves_lots for each in bids if each.account == account)
+        held_lots = self.oracle.accounts[account].positions[order.instrument].quantity_lots
+        best_ticks = instrument.best_ticks(1 if order.side == Side.BUY else 0) or 1
+        lots, gone_lots = order.quantity_lots, 0
+        for each in resting:
+            if order.kind == CommandKind.REPLACE_ORDER and each.order_id == order.target_order_id:
+                lots -= each.filled_lots
+                gone_lots = each.leaves_lots
+        needed = {
+            Limit.ORDER_LOTS: order.quantity_lots,
+            Limit.OPEN_ORDERS: len(resting) + 1,
+            Limit.POSITION_LOTS: held_lots + buying_lots - gone_lots + lots,
+            Limit.NOTIONAL: instrument.notional(order.price_ticks or best_ticks, lots),
+            Limit.MESSAGES_PER_S: self._between(1, 3),
+        }
+        limit = self._one_of(list(Limit))
+        if self._chance(0.7):
+            self.next.append(_operator(CommandKind.SET_LIMIT, account, limit, 0))
+        orders = [order]
+        if limit == Limit.MESSAGES_PER_S:
+            orders = [order._replace(order_id=order.order_id + number) for number in (3, 2, 1, 0)]
+        self.next += orders
+        return _operator(CommandKind.SET_LIMIT, account, limit, max(1, needed[limit] - self._between(0, 1)))
+
+    def _let_a_rate_recover(self) -> None:
+        """Move the clock to the moment at which an account may send again, or 1 ns before it."""
+        account = self.oracle.accounts[self._any_account()]
+        rate = account.limits[Limit.MESSAGES_PER_S]
+        if rate:
+            free_ns = account.rate_ns - (SECOND_NS - SECOND_NS // rate)
+            self.now_ns = max(self.now_ns, free_ns - self._between(0, 1))
 
     def _spoilt(self, command: Command) -> Command:
         """One or two fields made invalid, so that the order of the checks shows as well."""
@@ -343,17 +581,17 @@ class _Day:
             lambda c: c._replace(instrument=self._one_of([len(self.instruments), *OUTSIDE])),
             lambda c: c._replace(quantity_lots=self._bad_quantity(c)),
         ]
-        if command.kind == CommandKind.CANCEL_ORDER:
+        if command.kind in (CommandKind.CANCEL_ORDER, CommandKind.REPLACE_ORDER):
             targets = [0, -1, MAX_ORDER_ID, INT64_MIN, INT64_MAX, command.target_order_id + (1 << 32)]
             spoilers.append(lambda c: c._replace(target_order_id=self._one_of(targets)))
-        else:
+        if command.kind != CommandKind.CANCEL_ORDER:
             spoilers += [
                 lambda c: c._replace(order_id=self._bad_order_id(c)),
-                lambda c: c._replace(side=self._one_of([2, *OUTSIDE])),
-                lambda c: c._replace(order_type=self._one_of([3, *OUTSIDE])),
+                lambda c: c._replace(side=self._one_of([2, 3, *OUTSIDE])),
+                lambda c: c._replace(order_type=self._one_of([5, *OUTSIDE])),
                 lambda c: c._replace(price_ticks=self._bad_price(c)),
             ]
-        spoilers.append(lambda c: c._replace(kind=self._one_of([0, 3, 9, 15, *OUTSIDE])))
+        spoilers.append(lambda c: c._replace(kind=self._one_of(UNKNOWN_KINDS)))
         for _ in range(self._between(1, 2)):
             command = self._one_of(spoilers)(command)
         return command
@@ -366,7 +604,7 @@ class _Day:
         return self._one_of([0, most_lots, most_lots + 1, *OUTSIDE])
 
     def _bad_order_id(self, command: Command) -> int:
-        last = self.last_order_id[command.account] if 0 <= command.account < self.accounts else 1
+        last = self._next_id(command.account) - 1 if 0 <= command.account < self.accounts else 1
         return self._one_of([0, last, max(0, last - 1), 1, MAX_ORDER_ID + 1, *(-1, INT64_MIN, INT64_MAX)])
 
     def _bad_price(self, command: Command) -> int:
@@ -380,7 +618,7 @@ class _Day:
         instrument = self._between(0, len(self.instruments) - 1)
         if self._chance(0.2):
             instrument = self._one_of([len(self.instruments), *OUTSIDE])
-        match self._one_of(["cash", "position", "signal", "signal", "open", "unknown"]):
+        match self._one_of(["cash", "position", "signal", "signal", "open", "unknown", "venue"]):
             case "cash":
                 return self._deposit_cash(account, self._cash_amount())
             case "position":
@@ -389,10 +627,13 @@ class _Day:
             case "signal":
                 bps = self._one_of([0, 1, -1, self._between(-9_999, 9_999), INT64_MIN, INT64_MAX])
                 return _operator(CommandKind.PUBLISH_SIGNAL, account, instrument, bps)
+            case "venue":
+                kind = self._one_of([CommandKind.START, CommandKind.TIMER, CommandKind.LOG_OFF, CommandKind.SET_LIMIT])
+                return _operator(kind, account, instrument, self._one_of([0, 3, INT64_MAX]))
             case "open":
                 return _operator(CommandKind.OPEN_SESSION, account, instrument, 5)
             case _:
-                return _operator(self._one_of([0, 3, 9, 15, *OUTSIDE]), account, instrument, 5)
+                return _operator(self._one_of(UNKNOWN_KINDS), account, instrument, 5)
 
     def _cash_amount(self) -> int:
         too_much = [INT64_MAX, MAX_CASH, MAX_CASH + 1, MAX_CASH - self.cash_deposited + 1]

@@ -1,0 +1,433 @@
+"""Scenarios of what orders, sessions and limits do, worked out by hand. See `tests.scenarios`."""
+
+from exchange.types import BOTH_SIDES, CommandKind, EventKind, Limit, Reason, SelfTrade
+from tests.oracle_records import Event
+from tests.scenario_parts import (
+    BUY,
+    FOK,
+    IOC,
+    MARKET,
+    POST_ONLY,
+    SELL,
+    Scenario,
+    accepted,
+    cancel,
+    cancel_rejected,
+    cancelled,
+    exchange,
+    filled,
+    limit_set,
+    log_off,
+    log_on,
+    market,
+    mass_cancel,
+    operator,
+    place,
+    rejected,
+    repeated,
+    replace,
+    replaced,
+    set_limit,
+)
+
+
+def logged_on(sequence: int, account: int, last_order_id: int, flags: int) -> Event:
+    return Event(sequence, EventKind.LOGGED_ON, 0, account=account, order_id=last_order_id, value=flags)
+
+
+def mass_cancelled(sequence: int, account: int, instrument: int, side: int, orders: int) -> Event:
+    return Event(sequence, EventKind.MASS_CANCELLED, 0, instrument, account, side=side, quantity_lots=orders)
+
+
+def logged_off(sequence: int, account: int, orders: int) -> Event:
+    return Event(sequence, EventKind.LOGGED_OFF, 0, account=account, quantity_lots=orders)
+
+
+def refused(sequence: int, kind: EventKind, instrument: int, account: int, reason: Reason, **fields: int) -> Event:
+    return Event(sequence, kind, 0, instrument, account, reason=reason, **fields)
+
+
+TYPES = [
+    Scenario(
+        "a FOK is filled whole or not at all",
+        [
+            place(1, 1, SELL, 3, 50),
+            place(2, 1, SELL, 3, 51),
+            place(0, 1, BUY, 6, 50, FOK),
+            place(0, 2, BUY, 6, 51, FOK),
+        ],
+        [
+            accepted(10, 1, 1, SELL, 50, 3),
+            accepted(11, 2, 1, SELL, 51, 3),
+            accepted(12, 0, 1, BUY, 50, 6),
+            cancelled(12, (0, 1, BUY), 50, 6, Reason.FOK_UNFILLABLE),
+            accepted(13, 0, 2, BUY, 51, 6),
+            filled(13, (0, 2, BUY), 50, 3, 3, (1, 1), 0),
+            filled(13, (0, 2, BUY), 51, 3, 0, (2, 1), 0),
+        ],
+    ),
+    Scenario(
+        "a FOK that cancels its account's resting orders does not count them, nor cancel them in vain",
+        [
+            log_on(0, SelfTrade.CANCEL_RESTING),
+            place(0, 1, SELL, 5, 50),
+            place(1, 1, SELL, 3, 50),
+            place(0, 2, BUY, 4, 50, FOK),
+            place(0, 3, BUY, 3, 50, FOK),
+        ],
+        [
+            logged_on(10, 0, 0, 2),
+            accepted(11, 0, 1, SELL, 50, 5),
+            accepted(12, 1, 1, SELL, 50, 3),
+            accepted(13, 0, 2, BUY, 50, 4),
+            cancelled(13, (0, 2, BUY), 50, 4, Reason.FOK_UNFILLABLE),
+            accepted(14, 0, 3, BUY, 50, 3),
+            cancelled(14, (0, 1, SELL), 50, 5, Reason.SELF_TRADE),
+            filled(14, (0, 3, BUY), 50, 3, 0, (1, 1), 0),
+        ],
+    ),
+    Scenario(
+        "a FOK that gives way to its account's resting orders counts what comes before them",
+        [
+            log_on(0, SelfTrade.CANCEL_INCOMING),
+            place(1, 1, SELL, 3, 50),
+            place(0, 1, SELL, 5, 50),
+            place(2, 1, SELL, 9, 50),
+            place(0, 2, BUY, 4, 50, FOK),
+            place(0, 3, BUY, 3, 50, FOK),
+            place(0, 4, BUY, 2, 50),
+        ],
+        [
+            logged_on(10, 0, 0, 4),
+            accepted(11, 1, 1, SELL, 50, 3),
+            accepted(12, 0, 1, SELL, 50, 5),
+            accepted(13, 2, 1, SELL, 50, 9),
+            accepted(14, 0, 2, BUY, 50, 4),
+            cancelled(14, (0, 2, BUY), 50, 4, Reason.FOK_UNFILLABLE),
+            accepted(15, 0, 3, BUY, 50, 3),
+            filled(15, (0, 3, BUY), 50, 3, 0, (1, 1), 0),
+            accepted(16, 0, 4, BUY, 50, 2),
+            cancelled(16, (0, 4, BUY), 50, 2, Reason.SELF_TRADE),
+        ],
+    ),
+    Scenario(
+        "a FOK without self-trade prevention counts its account's orders and trades with them",
+        [place(0, 1, SELL, 3, 50), place(0, 2, BUY, 3, 50, FOK)],
+        [
+            accepted(10, 0, 1, SELL, 50, 3),
+            accepted(11, 0, 2, BUY, 50, 3),
+            filled(11, (0, 2, BUY), 50, 3, 0, (0, 1), 0),
+        ],
+    ),
+    Scenario(
+        "a resting order of one's own is cancelled and the matching goes on, for a market order too",
+        [
+            log_on(0, SelfTrade.CANCEL_RESTING),
+            place(0, 1, SELL, 5, 50),
+            place(1, 1, SELL, 1, 51),
+            place(0, 2, SELL, 5, 52),
+            place(0, 3, BUY, 2, order_type=MARKET),
+        ],
+        [
+            logged_on(10, 0, 0, 2),
+            accepted(11, 0, 1, SELL, 50, 5),
+            accepted(12, 1, 1, SELL, 51, 1),
+            accepted(13, 0, 2, SELL, 52, 5),
+            accepted(14, 0, 3, BUY, 0, 2),
+            cancelled(14, (0, 1, SELL), 50, 5, Reason.SELF_TRADE),
+            filled(14, (0, 3, BUY), 51, 1, 1, (1, 1), 0),
+            cancelled(14, (0, 2, SELL), 52, 5, Reason.SELF_TRADE),
+            cancelled(14, (0, 3, BUY), 0, 1, Reason.NO_LIQUIDITY),
+        ],
+    ),
+    Scenario(
+        "a post-only order rests or is rejected",
+        [
+            place(1, 1, SELL, 3, 50),
+            place(0, 1, BUY, 2, 50, POST_ONLY),
+            place(0, 2, BUY, 2, 49, POST_ONLY),
+            place(2, 1, SELL, 1, 49),
+        ],
+        [
+            accepted(10, 1, 1, SELL, 50, 3),
+            rejected(11, 0, 1, BUY, 50, 2, Reason.WOULD_MATCH),
+            accepted(12, 0, 2, BUY, 49, 2),
+            accepted(13, 2, 1, SELL, 49, 1),
+            filled(13, (2, 1, SELL), 49, 1, 0, (0, 2), 1),
+        ],
+    ),
+]
+
+REPLACING = [
+    Scenario(
+        "less at the same price keeps the place in the queue; no more than was filled cancels",
+        [
+            place(1, 1, BUY, 5, 50),
+            place(2, 1, BUY, 5, 50),
+            replace(1, 2, 1, 4, 50),
+            place(3, 1, SELL, 3, 50),
+            replace(1, 3, 2, 4, 50),
+            replace(1, 4, 3, 3, 50),
+            replace(1, 4, 3, 5, 50),
+            cancel(1, 3),
+            replace(1, 5, 3, 5, 50),
+            replace(1, 6, 3, 5, 50, IOC),
+        ],
+        [
+            accepted(10, 1, 1, BUY, 50, 5),
+            accepted(11, 2, 1, BUY, 50, 5),
+            replaced(12, (1, 2, BUY), 1, 50, 4, 4),
+            accepted(13, 3, 1, SELL, 50, 3),
+            filled(13, (3, 1, SELL), 50, 3, 0, (1, 2), 1),
+            replaced(14, (1, 3, BUY), 2, 50, 4, 1),
+            cancelled(15, (1, 3, BUY), 50, 1, Reason.REPLACED),
+            repeated(16, 1, 4, 3, 0, 15, Reason.REPLACED),
+            cancel_rejected(17, 1, 3, 0, Reason.UNKNOWN_ORDER),
+            rejected(18, 1, 5, BUY, 50, 5, Reason.UNKNOWN_ORDER),
+            rejected(19, 1, 6, BUY, 50, 5, Reason.INVALID_ORDER_TYPE),
+        ],
+    ),
+    Scenario(
+        "more, or another price, goes to the back and matches; the total counts what was filled",
+        [
+            place(1, 1, BUY, 5, 50),
+            place(2, 1, BUY, 5, 50),
+            replace(1, 2, 1, 6, 50),
+            place(3, 1, SELL, 7, 50),
+            place(3, 2, SELL, 2, 60),
+            replace(1, 3, 2, 8, 60),
+            replace(1, 4, 3, 9, 60),
+            place(3, 3, SELL, 1, 61),
+            replace(1, 5, 4, 9, 61, POST_ONLY),
+            cancel(1, 4),
+        ],
+        [
+            accepted(10, 1, 1, BUY, 50, 5),
+            accepted(11, 2, 1, BUY, 50, 5),
+            replaced(12, (1, 2, BUY), 1, 50, 6, 6, lost_priority=True),
+            accepted(13, 3, 1, SELL, 50, 7),
+            filled(13, (3, 1, SELL), 50, 5, 2, (2, 1), 0),
+            filled(13, (3, 1, SELL), 50, 2, 0, (1, 2), 4),
+            accepted(14, 3, 2, SELL, 60, 2),
+            replaced(15, (1, 3, BUY), 2, 60, 8, 6, lost_priority=True),
+            filled(15, (1, 3, BUY), 60, 2, 4, (3, 2), 0),
+            replaced(16, (1, 4, BUY), 3, 60, 9, 5, lost_priority=True),
+            accepted(17, 3, 3, SELL, 61, 1),
+            rejected(18, 1, 5, BUY, 61, 9, Reason.WOULD_MATCH),
+            cancelled(19, (1, 4, BUY), 60, 5, Reason.BY_OWNER),
+        ],
+    ),
+    Scenario(
+        # 100 × 100 is all the cash, and all the lots are offered.
+        "funds are counted as if the old order were gone, and no slot is needed",
+        [
+            place(0, 1, BUY, 100, 100),
+            place(1, 1, SELL, 100, 120),
+            replace(0, 2, 1, 99, 101),
+            replace(0, 3, 2, 100, 101),
+            replace(1, 2, 1, 100, 110),
+            cancel(1, 2, 50),
+            replace(1, 3, 2, 60, 110),
+        ],
+        [
+            accepted(10, 0, 1, BUY, 100, 100),
+            accepted(11, 1, 1, SELL, 120, 100),
+            replaced(12, (0, 2, BUY), 1, 101, 99, 99, lost_priority=True),
+            rejected(13, 0, 3, BUY, 101, 100, Reason.INSUFFICIENT_CASH),
+            replaced(14, (1, 2, SELL), 1, 110, 100, 100, lost_priority=True),
+            cancelled(15, (1, 2, SELL), 110, 50, Reason.BY_OWNER, leaves=50),
+            replaced(16, (1, 3, SELL), 2, 110, 60, 60, lost_priority=True),
+        ],
+        exchange(max_orders=2),
+    ),
+]
+
+_CANCEL_REJECTED = EventKind.CANCEL_REJECTED
+_ORDER_REJECTED = EventKind.ORDER_REJECTED
+
+ACCOUNTS = [
+    Scenario(
+        "a mass cancel goes from the oldest to the newest; only an order that lost its priority is new again",
+        [
+            place(0, 1, BUY, 2, 50),
+            place(0, 2, SELL, 2, 60),
+            place(0, 3, BUY, 3, 51),
+            place(0, 4, BUY, 1, 40, instrument=1),
+            replace(0, 5, 1, 1, 50),
+            replace(0, 6, 2, 2, 61),
+            mass_cancel(0, 0, BUY),
+            mass_cancel(0, -1, BOTH_SIDES),
+            mass_cancel(0, -1, BOTH_SIDES),
+            mass_cancel(0, 2, 3),
+            mass_cancel(0, 0, 3),
+            mass_cancel(4, 0, SELL),
+        ],
+        [
+            accepted(10, 0, 1, BUY, 50, 2),
+            accepted(11, 0, 2, SELL, 60, 2),
+            accepted(12, 0, 3, BUY, 51, 3),
+            accepted(13, 0, 4, BUY, 40, 1, instrument=1),
+            replaced(14, (0, 5, BUY), 1, 50, 1, 1),
+            replaced(15, (0, 6, SELL), 2, 61, 2, 2, lost_priority=True),
+            cancelled(16, (0, 5, BUY), 50, 1, Reason.MASS_CANCEL),
+            cancelled(16, (0, 3, BUY), 51, 3, Reason.MASS_CANCEL),
+            mass_cancelled(16, 0, 0, BUY, 2),
+            cancelled(17, (0, 4, BUY), 40, 1, Reason.MASS_CANCEL, instrument=1),
+            cancelled(17, (0, 6, SELL), 61, 2, Reason.MASS_CANCEL),
+            mass_cancelled(17, 0, -1, BOTH_SIDES, 2),
+            mass_cancelled(18, 0, -1, BOTH_SIDES, 0),
+            refused(19, _CANCEL_REJECTED, 2, 0, Reason.UNKNOWN_INSTRUMENT, side=3),
+            refused(20, _CANCEL_REJECTED, 0, 0, Reason.INVALID_SIDE, side=3),
+            refused(21, _CANCEL_REJECTED, 0, 4, Reason.UNKNOWN_ACCOUNT, side=SELL),
+        ],
+        exchange(market(), market()),
+    ),
+    Scenario(
+        "the orders of those who asked for it are cancelled when they log off",
+        [
+            log_on(0, SelfTrade.OFF, 1),
+            place(0, 1, BUY, 1, 50),
+            place(0, 2, SELL, 1, 60),
+            log_off(0),
+            log_on(0),
+            place(0, 3, BUY, 1, 50),
+            log_off(0),
+            log_on(4),
+            operator(CommandKind.LOG_ON, 0, 0, 6),
+            log_off(4),
+        ],
+        [
+            logged_on(10, 0, 0, 1),
+            accepted(11, 0, 1, BUY, 50, 1),
+            accepted(12, 0, 2, SELL, 60, 1),
+            cancelled(13, (0, 1, BUY), 50, 1, Reason.DISCONNECTED),
+            cancelled(13, (0, 2, SELL), 60, 1, Reason.DISCONNECTED),
+            logged_off(13, 0, 2),
+            logged_on(14, 0, 2, 0),
+            accepted(15, 0, 3, BUY, 50, 1),
+            logged_off(16, 0, 0),
+            refused(17, _ORDER_REJECTED, -1, 4, Reason.UNKNOWN_ACCOUNT),
+            refused(18, _ORDER_REJECTED, -1, 0, Reason.MALFORMED, quantity_lots=6),
+            refused(19, _ORDER_REJECTED, -1, 4, Reason.UNKNOWN_ACCOUNT),
+        ],
+    ),
+    Scenario(
+        "each limit is met exactly, or missed by one",
+        [
+            set_limit(0, Limit.ORDER_LOTS, 5),
+            place(0, 1, BUY, 6, 10),
+            place(0, 2, BUY, 5, 10),
+            set_limit(0, Limit.NOTIONAL, 100),
+            place(0, 3, BUY, 5, 21),
+            place(0, 4, BUY, 5, 20),
+            # 100 held and 10 asked for.
+            set_limit(0, Limit.POSITION_LOTS, 113),
+            place(0, 5, BUY, 4, 10),
+            place(0, 6, BUY, 3, 10),
+            set_limit(0, Limit.OPEN_ORDERS, 3),
+            place(0, 7, SELL, 1, 100),
+            place(0, 8, SELL, 1, 100, IOC),
+            # Measured at the best bid, its own.
+            place(0, 9, SELL, 1, order_type=MARKET),
+            replace(0, 10, 2, 6, 10),
+            # Of 112 lots held and asked for, these 5 are 5 already; and there are still 3 orders.
+            replace(0, 11, 2, 5, 11),
+            set_limit(4, 6, -1),
+            set_limit(0, 6, -1),
+            set_limit(0, 0, 1),
+            set_limit(0, Limit.NOTIONAL, -1),
+            set_limit(0, Limit.NOTIONAL, 2**60 + 1),
+        ],
+        [
+            limit_set(10, 0, Limit.ORDER_LOTS, 5),
+            rejected(11, 0, 1, BUY, 10, 6, Reason.ORDER_SIZE_LIMIT),
+            accepted(12, 0, 2, BUY, 10, 5),
+            limit_set(13, 0, Limit.NOTIONAL, 100),
+            rejected(14, 0, 3, BUY, 21, 5, Reason.NOTIONAL_LIMIT),
+            accepted(15, 0, 4, BUY, 20, 5),
+            limit_set(16, 0, Limit.POSITION_LOTS, 113),
+            rejected(17, 0, 5, BUY, 10, 4, Reason.POSITION_LIMIT),
+            accepted(18, 0, 6, BUY, 10, 3),
+            limit_set(19, 0, Limit.OPEN_ORDERS, 3),
+            rejected(20, 0, 7, SELL, 100, 1, Reason.OPEN_ORDERS_LIMIT),
+            accepted(21, 0, 8, SELL, 100, 1),
+            cancelled(21, (0, 8, SELL), 100, 1, Reason.IOC_REMAINDER),
+            accepted(22, 0, 9, SELL, 0, 1),
+            filled(22, (0, 9, SELL), 20, 1, 0, (0, 4), 4),
+            rejected(23, 0, 10, BUY, 10, 6, Reason.ORDER_SIZE_LIMIT),
+            replaced(24, (0, 11, BUY), 2, 11, 5, 5, lost_priority=True),
+            refused(25, _ORDER_REJECTED, 6, 4, Reason.UNKNOWN_ACCOUNT, quantity_lots=-1),
+            refused(26, _ORDER_REJECTED, 6, 0, Reason.UNKNOWN_LIMIT, quantity_lots=-1),
+            refused(27, _ORDER_REJECTED, 0, 0, Reason.UNKNOWN_LIMIT, quantity_lots=1),
+            refused(28, _ORDER_REJECTED, 4, 0, Reason.AMOUNT_OUT_OF_RANGE, quantity_lots=-1),
+            refused(29, _ORDER_REJECTED, 4, 0, Reason.AMOUNT_OUT_OF_RANGE, quantity_lots=2**60 + 1),
+        ],
+    ),
+    Scenario(
+        # Two a second: each is charged half a second, and up to one second may be owed.
+        "the message rate counts cancels and refuses orders, and recovers to the nanosecond",
+        [
+            set_limit(0, Limit.MESSAGES_PER_S, 2),
+            place(0, 1, BUY, 1, 50),
+            cancel(0, 1),
+            place(0, 2, BUY, 1, 50),
+            cancel(0, 2),
+            place(0, 3, BUY, 1, 50, at=499_999_999),
+            place(0, 4, BUY, 1, 50, at=500_000_000),
+            place(0, 4, BUY, 1, 50, at=500_000_000),
+            set_limit(0, Limit.MESSAGES_PER_S, 0, at=500_000_000),
+            place(0, 5, BUY, 1, 50, at=500_000_000),
+        ],
+        [
+            limit_set(10, 0, Limit.MESSAGES_PER_S, 2),
+            accepted(11, 0, 1, BUY, 50, 1),
+            cancelled(12, (0, 1, BUY), 50, 1, Reason.BY_OWNER),
+            rejected(13, 0, 2, BUY, 50, 1, Reason.MESSAGE_RATE_LIMIT),
+            cancel_rejected(14, 0, 2, 0, Reason.UNKNOWN_ORDER),
+            rejected(15, 0, 3, BUY, 50, 1, Reason.MESSAGE_RATE_LIMIT, at=499_999_999),
+            accepted(16, 0, 4, BUY, 50, 1, at=500_000_000),
+            repeated(17, 0, 4, 1, 1, 16, at=500_000_000),
+            limit_set(18, 0, Limit.MESSAGES_PER_S, 0, at=500_000_000),
+            accepted(19, 0, 5, BUY, 50, 1, at=500_000_000),
+        ],
+    ),
+    Scenario(
+        "a remembered order id is told its first outcome again; an older one is rejected",
+        [
+            place(0, 1, BUY, 5, 50),
+            place(0, 1, SELL, 9, 60),
+            place(1, 1, SELL, 2, 50),
+            place(0, 1, BUY, 5, 50),
+            place(0, 2, BUY, 1, 0),
+            place(0, 2, BUY, 1, 50),
+            place(0, 3, BUY, 1, 40),
+            place(0, 1, BUY, 5, 50),
+            replace(0, 4, 1, 5, 51),
+            replace(0, 4, 3, 7, 52),
+        ],
+        [
+            accepted(10, 0, 1, BUY, 50, 5),
+            repeated(11, 0, 1, 5, 5, 10),
+            accepted(12, 1, 1, SELL, 50, 2),
+            filled(12, (1, 1, SELL), 50, 2, 0, (0, 1), 3),
+            repeated(13, 0, 1, 5, 3, 10),
+            rejected(14, 0, 2, BUY, 0, 1, Reason.PRICE_OUT_OF_RANGE),
+            repeated(15, 0, 2, 1, 0, 14, Reason.PRICE_OUT_OF_RANGE),
+            accepted(16, 0, 3, BUY, 40, 1),
+            rejected(17, 0, 1, BUY, 50, 5, Reason.ORDER_ID_NOT_INCREASING),
+            replaced(18, (0, 4, BUY), 1, 51, 5, 3, lost_priority=True),
+            repeated(19, 0, 4, 5, 3, 18),
+        ],
+        exchange(remembered_orders=2),
+    ),
+    Scenario(
+        "the venue counts its starts",
+        [operator(CommandKind.START), operator(CommandKind.START)],
+        [
+            Event(10, EventKind.VENUE_STARTED, 0, account=-1, value=1),
+            Event(11, EventKind.VENUE_STARTED, 0, account=-1, value=2),
+        ],
+    ),
+]
+
+ORDER_SCENARIOS = [*TYPES, *REPLACING, *ACCOUNTS]
