@@ -29,6 +29,7 @@ from aar_swarm.names import agent_stream, strategy_class
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
+from exchange.keys import ClientKeys
 from exchange.types import EventKind
 
 ROW_FIELDS = [
@@ -84,7 +85,7 @@ def _rehearse(twin: Strategy) -> None:
     """
     opening = twin.market.opening_ticks
     tops = [
-        wire.TopOfBook(int(kind), 0, 1, time_ns, opening - 1, 10, opening + 1, 10, opening, 0, 1000, 1000)
+        wire.TopOfBook(int(kind), 0, 1, 1, time_ns, 1, opening - 1, 10, opening + 1, 10, opening, 0, 1000, 1000)
         for kind in twin.listens_to
         for time_ns in (0, clock.SECOND)
     ]
@@ -96,7 +97,7 @@ def _rehearse(twin: Strategy) -> None:
     for event in events:
         for action in twin.handle(event, 0):
             if isinstance(action, PlaceOrder):
-                report = wire.Report(FILLED, 1, 0, 0, action.order_id, action.side, opening, 1, 0, 0, 1)
+                report = wire.Report(FILLED, 1, 0, 0, action.order_id, action.side, opening, 1, 0, 0, 1, 0)
                 wire.unpack(wire.pack(*report))
                 twin.handle(report, 0)
 
@@ -112,7 +113,8 @@ class AgentProcess:
         self.strategy = _strategy(kind, agent_id, spec)
         self.context: zmq.Context[Any] = zmq.Context()
         topics = [*_NOTICES, *(wire.subscription(topic, self.instrument) for topic in kind.listens_to)]
-        self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics)
+        keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
+        self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
@@ -165,6 +167,21 @@ class AgentProcess:
                 self.row["ready_ns"] = heard_ns
                 self.row["state"] = AgentState.READY
             return
+        if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
+            message = wire.Report(
+                int(EventKind.ORDER_REJECTED),
+                message.sequence,
+                message.time_ns,
+                self.instrument,
+                message.order_id,
+                0,
+                0,
+                0,
+                0,
+                message.reason,
+                0,
+                0,
+            )
         if kind == SIGNAL and not self.row["signal_heard_ns"]:
             self.row["signal_heard_ns"] = heard_ns
         elif kind == HALTED and not self.row["halt_heard_ns"]:

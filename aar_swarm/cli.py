@@ -200,6 +200,21 @@ def doctor() -> None:
         _out.print(line, soft_wrap=True)
 
 
+@app.command()
+def keys(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the keys; new, or one to add to.")],
+    accounts: Annotated[str, typer.Option(metavar="0-9,12", help="Accounts that get a key pair.")],
+    operators: Annotated[str, typer.Option(metavar="NAME,…", help="Operators that get a key pair.")] = "",
+) -> None:
+    """Make a venue's keys and one pair for each account and operator; what is there is never overwritten."""
+    from exchange.keys import create, parse_accounts
+
+    numbers = parse_accounts(accounts)
+    names = [name.strip() for name in operators.split(",")] if operators else []
+    create(directory, numbers, names)
+    _out.print(f"{directory}: {len(numbers)} accounts, {len(names)} operators", soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: every foreseen error is one line on standard error."""
     sys.exit(_guarded(lambda: app(standalone_mode=False)))

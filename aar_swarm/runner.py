@@ -33,6 +33,7 @@ from cluster.limits import check_machine
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
+from exchange.keys import GeneratedKeys, generate
 from exchange.types import CommandKind, Side
 
 LEASE_S = 10.0
@@ -44,6 +45,8 @@ _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
 _SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
+_MAX_TIMINGS = 1 << 22
+_OPERATOR = "runner"
 _BACKGROUND_CASH, _BACKGROUND_SHARES = 1 << 50, 1 << 28
 TMP_PREFIX = "aar-"
 
@@ -206,6 +209,7 @@ class _Run:
         self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
+        self.keys: GeneratedKeys | None = None
 
     def perform(self) -> Run:
         parent = tempfile.gettempdir()
@@ -281,12 +285,18 @@ class _Run:
         self.venue = placement.place_venue(nodes, log)
         config = {
             "engine": self.scenario.engine_config(self.agents).model_dump(),
-            "host": "127.0.0.1" if len(nodes) == 1 else self.venue.node.address,
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
+            "max_sessions": self.agents,
+            "max_timings": _MAX_TIMINGS,
         }
+        operator = None
+        if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
+            self.keys = generate(range(self.agents), [_OPERATOR])
+            config |= {"host": self.venue.node.address, "keys": self.keys.venue}
+            operator = self.keys.operators[_OPERATOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
-        started: dict[str, Any] = self.venue.call("start", config, directory, timeout_s=_START_TIMEOUT_S)
+        started: dict[str, Any] = self.venue.call("start", config, directory, operator, timeout_s=_START_TIMEOUT_S)
         return started
 
     def _endow(self) -> None:
@@ -296,9 +306,11 @@ class _Run:
         shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
         self.venue.call("deposit", cash, shares, timeout_s=_START_TIMEOUT_S)
 
-    def _spec(self, name: str) -> dict[str, Any]:
+    def _spec(self, agent: int) -> dict[str, Any]:
+        name = self.groups[agent]
         group = self.scenario.participants[name]
         return {
+            "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
             "cash": group.cash,
@@ -320,7 +332,7 @@ class _Run:
             if share:
                 preload = [TARGET.partition(":")[0], *modules]
                 self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), share, log))
-                waiting.append([(agent, self._spec(self.groups[agent])) for agent in range(first, first + share)])
+                waiting.append([(agent, self._spec(agent)) for agent in range(first, first + share)])
             first += share
         instrument = self.scenario.instrument
         common = {

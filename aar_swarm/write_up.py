@@ -73,7 +73,7 @@ def write_up(
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
-        "messages_malformed": final["malformed"],
+        "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
     }

@@ -19,6 +19,7 @@ import zmq
 from exchange import journal, wire
 from exchange.client import Operator
 from exchange.errors import ConfigurationError, VenueError
+from exchange.keys import ClientKeys
 from exchange.server import TIMINGS_FILE, VenueConfig
 from exchange.types import CommandKind
 
@@ -40,11 +41,13 @@ class VenueKeeper:
         self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
         self._lines = b""
 
-    def start(self, config: dict[str, Any], directory: str | None) -> dict[str, Any]:
+    def start(
+        self, config: dict[str, Any], directory: str | None, keys: ClientKeys | None = None
+    ) -> dict[str, Any]:
         """Start the process and wait until it serves.
 
         Args: config: of VenueConfig, without directory and control; directory: where the journal goes on this node,
-        or None for a private one that `files` empties.
+        or None for a private one that `files` empties; keys: an operator's, if the venue has keys.
         Returns: what the venue said: endpoints, scheduling, pid.
         Raises: ConfigurationError: it refused its configuration; VenueError: it died, or took too long.
         """
@@ -69,7 +72,7 @@ class VenueKeeper:
         if "error" in said:
             self._process.wait()
             raise ConfigurationError(said["error"])
-        self._operator = Operator(self._context, whole.control)
+        self._operator = Operator(self._context, whole.control_address, keys=keys)
         return said
 
     def pid(self) -> int:
@@ -90,7 +93,7 @@ class VenueKeeper:
         return self._operator.request(CommandKind(kind), account, instrument, amount)._asdict()
 
     def status(self) -> dict[str, int]:
-        """Counts of the running venue: commands, logged_on, malformed."""
+        """Counts of the running venue: commands, logged_on, refused."""
         if not self.alive() or self._operator is None:
             raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
         return self._operator.request(wire.MessageKind.STATUS)._asdict()
@@ -129,7 +132,7 @@ class VenueKeeper:
 
     def files(self) -> dict[str, bytes]:
         """Content of the journal and the timings, for a driver on another node."""
-        names = (journal.FILE_NAME, TIMINGS_FILE)
+        names = (*(path.name for path in journal.segments(self._directory)), TIMINGS_FILE)
         return {name: (self._directory / name).read_bytes() for name in names}
 
     def kill(self) -> None:

@@ -1,6 +1,7 @@
 """What a participant and an operator use to reach the venue. A client in any language can do the same: docs/wire.md.
 
-Owns one session's sockets. No strategy, no clock, no threads; one client belongs to one thread of one process.
+Owns one connection's sockets and nothing else: no strategy, no clock, no threads, no memory of what was sent; one
+client belongs to one thread of one process. session.py has the client that keeps a session whatever happens.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,8 @@ import zmq
 
 from exchange import wire
 from exchange.errors import VenueError
-from exchange.types import CommandKind
+from exchange.keys import ClientKeys
+from exchange.types import BOTH_SIDES, NOBODY, CommandKind
 
 
 class Endpoints(NamedTuple):
@@ -24,14 +26,23 @@ class Endpoints(NamedTuple):
 class Participant:
     """One account's session: a DEALER for orders and reports, a SUB for notices and the market data it asks for."""
 
-    def __init__(self, context: zmq.Context[Any], endpoints: Endpoints, account: int, topics: Iterable[bytes]) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        account: int,
+        topics: Iterable[bytes],
+        keys: ClientKeys | None = None,
+    ) -> None:
+        self.account = account
         self.orders = context.socket(zmq.DEALER)
-        self.orders.setsockopt(zmq.ROUTING_ID, wire.identity(account))
         self.public = context.socket(zmq.SUB)
         for socket in (self.orders, self.public):
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SNDHWM, 0)
             socket.setsockopt(zmq.RCVHWM, 0)
+            if keys is not None:
+                keys.apply(socket)
         for topic in topics:
             self.public.setsockopt(zmq.SUBSCRIBE, topic)
         self.orders.connect(endpoints.orders)
@@ -41,9 +52,21 @@ class Participant:
         self._poller.register(self.orders, zmq.POLLIN)
         self._poller.register(self.public, zmq.POLLIN)
 
-    def log_on(self, now_ns: int) -> None:
-        """Ask for a session; the answer is a LoggedOn among the messages."""
-        self.orders.send(wire.pack(wire.MessageKind.LOGON, wire.PROTOCOL_VERSION, now_ns))
+    def log_on(self, now_ns: int, flags: int = 0, heard_sequence: int = 0, heard_reports: int = 0) -> None:
+        """Ask for a session; the answer is a LoggedOn (or a Refused) among the messages.
+
+        Args: flags: of wire.log_on_flags; heard_sequence and heard_reports: the sequence of the latest report heard
+        and how many of that sequence were; 0: resend nothing.
+        """
+        self.orders.send(
+            wire.pack(
+                CommandKind.LOG_ON, wire.PROTOCOL_VERSION, self.account, flags, heard_sequence, heard_reports, now_ns
+            )
+        )
+
+    def log_off(self) -> None:
+        """End the session in order; orders are cancelled if that was chosen at logon."""
+        self.orders.send(wire.pack(wire.MessageKind.LOG_OFF))
 
     def place(
         self,
@@ -65,6 +88,36 @@ class Participant:
                 order_id,
                 instrument,
                 side,
+                order_type,
+                price_ticks,
+                quantity_lots,
+                heard_ns,
+                sent_ns,
+                cause_sequence,
+                rule,
+            )
+        )
+
+    def replace(
+        self,
+        order_id: int,
+        target_order_id: int,
+        instrument: int,
+        order_type: int,
+        price_ticks: int,
+        quantity_lots: int,
+        heard_ns: int,
+        sent_ns: int,
+        cause_sequence: int = 0,
+        rule: int = 0,
+    ) -> None:
+        """Give a resting order a new name, price and total quantity (with what has been filled of it)."""
+        self.orders.send(
+            wire.pack(
+                CommandKind.REPLACE_ORDER,
+                order_id,
+                target_order_id,
+                instrument,
                 order_type,
                 price_ticks,
                 quantity_lots,
@@ -99,6 +152,26 @@ class Participant:
             )
         )
 
+    def mass_cancel(
+        self,
+        heard_ns: int,
+        sent_ns: int,
+        instrument: int = NOBODY,
+        side: int = BOTH_SIDES,
+        cause_sequence: int = 0,
+        rule: int = 0,
+    ) -> None:
+        """Cancel all orders of this account, of one instrument or all, of one side or both."""
+        self.orders.send(wire.pack(CommandKind.MASS_CANCEL, instrument, side, heard_ns, sent_ns, cause_sequence, rule))
+
+    def request_depth(self, instrument: int) -> None:
+        """Ask for the book; the answer is a Depth among the messages."""
+        self.orders.send(wire.pack(wire.MessageKind.DEPTH_REQUEST, instrument))
+
+    def request_trades(self, instrument: int, first: int) -> None:
+        """Ask for trades from this number on; the answer is at most wire.MAX_TRADES_RESENT Trades."""
+        self.orders.send(wire.pack(wire.MessageKind.TRADES_REQUEST, instrument, first))
+
     def wait(self, timeout_ms: int) -> bool:
         """Wait until a message is there; False if none came in time."""
         return bool(self._poller.poll(timeout_ms))
@@ -119,12 +192,16 @@ class Participant:
 
 
 class Operator:
-    """The control channel: deposits, opening, signals, closing, stopping. One request, one answer."""
+    """The control channel: deposits, limits, opening, signals, closing, stopping. One request, one answer."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str, timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], endpoint: str, timeout_ms: int = 10_000, keys: ClientKeys | None = None
+    ) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+        if keys is not None:
+            keys.apply(self._socket)
         self._socket.connect(endpoint)
 
     def request(

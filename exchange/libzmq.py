@@ -16,8 +16,17 @@ from exchange.jit import JIT, helper
 
 DONTWAIT = int(zmq.DONTWAIT)
 SNDMORE = int(zmq.SNDMORE)
-RCVMORE = int(zmq.RCVMORE)
 POLLIN = int(zmq.POLLIN)
+XPUB_NODROP = int(zmq.XPUB_NODROP)
+EVENT_ACCEPTED = int(zmq.EVENT_ACCEPTED)
+EVENT_DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
+EVENTS_HANDSHAKE_FAILED = int(
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+MESSAGE_BYTES = 64
+"""Size of a zmq_msg_t."""
+SOURCE_DESCRIPTOR = 2
+"""ZMQ_SRCFD: the property of a message that is the file descriptor of its connection."""
 EAGAIN = 11
 EINTR = 4
 _CLOCK_MONOTONIC = 1
@@ -46,10 +55,18 @@ def _functions() -> dict[str, Any]:
         "zmq_recv": ("int", "pointer", "pointer", "pointer", "int"),
         "zmq_send": ("int", "pointer", "pointer", "pointer", "int"),
         "zmq_poll": ("int", "pointer", "int", "pointer"),
-        "zmq_getsockopt": ("int", "pointer", "int", "pointer", "pointer"),
+        "zmq_setsockopt": ("int", "pointer", "int", "pointer", "pointer"),
         "zmq_errno": ("int",),
+        "zmq_msg_init": ("int", "pointer"),
+        "zmq_msg_recv": ("int", "pointer", "pointer", "int"),
+        "zmq_msg_data": ("pointer", "pointer"),
+        "zmq_msg_more": ("int", "pointer"),
+        "zmq_msg_get": ("int", "pointer", "int"),
+        "zmq_msg_gets": ("pointer", "pointer", "pointer"),
         "clock_gettime": ("int", "int", "pointer"),
-        "write": ("pointer", "int", "pointer", "pointer"),
+        "pwrite": ("pointer", "int", "pointer", "pointer", "pointer"),
+        "fdatasync": ("int", "int"),
+        "memcpy": ("pointer", "pointer", "pointer", "pointer"),
     }
     path = _library()
     if JIT:
@@ -74,10 +91,18 @@ _found = _functions()
 zmq_recv = _found["zmq_recv"]
 zmq_send = _found["zmq_send"]
 zmq_poll = _found["zmq_poll"]
-zmq_getsockopt = _found["zmq_getsockopt"]
+zmq_setsockopt = _found["zmq_setsockopt"]
 zmq_errno = _found["zmq_errno"]
+zmq_msg_init = _found["zmq_msg_init"]
+zmq_msg_recv = _found["zmq_msg_recv"]
+zmq_msg_data = _found["zmq_msg_data"]
+zmq_msg_more = _found["zmq_msg_more"]
+zmq_msg_get = _found["zmq_msg_get"]
+zmq_msg_gets = _found["zmq_msg_gets"]
 clock_gettime = _found["clock_gettime"]
-write = _found["write"]
+pwrite = _found["pwrite"]
+fdatasync = _found["fdatasync"]
+memcpy = _found["memcpy"]
 
 
 @helper

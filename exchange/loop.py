@@ -1,7 +1,12 @@
-"""The event loop: receive → stamp → sequence → journal → apply → publish, compiled, over libzmq itself.
+"""The event loop: receive → decode → stamp → sequence → journal → apply → publish, compiled, over libzmq itself.
 
-Owns the order of those steps and the counters of all that it refuses; what is said to whom is outbound.py's.
-Decides nothing about the market: the engine does. It never waits to fill a batch; it takes what the sockets hold.
+Owns the order of those steps, the sessions, and the counters of all that it refuses; what is said to whom is
+outbound.py's. Decides nothing about the market: the engine does. It never waits to fill a batch; it takes what the
+sockets hold.
+
+Two rules keep what the engine sees exact. A command is applied, and so acknowledged, only after it was journaled. And
+no command that was received at or after an instrument's timer comes before the TIMER that it causes: a batch ends where
+a timer is due, and no batch spans the shortest time (MIN_PHASE_NS) that a command in it could arm.
 """
 
 from typing import NamedTuple
@@ -9,42 +14,82 @@ from typing import NamedTuple
 import numpy as np
 
 from exchange import codec, libzmq, outbound, wire
-from exchange.config import Config
-from exchange.engine import EVENTS_BESIDE_RESTING, apply_commands
+from exchange.bits import highest_below
+from exchange.config import MIN_PHASE_NS, Config
+from exchange.engine import MAX_FLAGS, apply_commands, events_bound
 from exchange.jit import helper, kernel, routine
 from exchange.journal import seal
 from exchange.replay import digest_events
 from exchange.state import Array, State
-from exchange.types import COMMAND, EVENT, CommandKind, EventKind, Reason, _record
+from exchange.types import COMMAND, EVENT, NEVER, NOBODY, CommandKind, EventKind, Reason, _record
 
 BATCH = 256
 """Messages taken from a socket before they are applied: bounds how long a notice can wait behind orders."""
-_FRAME_BYTES = 512
+RECENT_REPORTS = 1 << 16
+"""Events of participants that are kept to be told again to one who missed them."""
+RECENT_TRADES = 1 << 14
+CUT_BYTES = 4096
+"""A message to the venue that is larger than this ends its connection; one above MAX_MESSAGE_BYTES is refused."""
+_FRAME_BYTES = CUT_BYTES + 8
+_MONITOR_BYTES = 512
+KEY_BYTES = 40
+MAX_DESCRIPTORS = 1 << 17
+LATENCY_BUCKETS = 48
 
-SLICE_OVER, STOPPED, JOURNAL_FAILED, INTERRUPTED = 0, 1, 2, 3
+SLICE_OVER, STOPPED, JOURNAL_FAILED, INTERRUPTED, SEGMENT_FULL = 0, 1, 2, 3, 4
 """Why serve() returned."""
 
-_PLACE, _CANCEL, _LOGON = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER), int(wire.MessageKind.LOGON)
-_DEPOSIT_CASH, _CLOSE_SESSION = int(CommandKind.DEPOSIT_CASH), int(CommandKind.CLOSE_SESSION)
+_PLACE, _CANCEL, _REPLACE = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER), int(CommandKind.REPLACE_ORDER)
+_MASS_CANCEL, _LOG_ON = int(CommandKind.MASS_CANCEL), int(CommandKind.LOG_ON)
+_LOG_OFF_COMMAND, _TIMER = int(CommandKind.LOG_OFF), int(CommandKind.TIMER)
+_DEPOSIT_CASH, _SET_LIMIT = int(CommandKind.DEPOSIT_CASH), int(CommandKind.SET_LIMIT)
+_LOG_OFF = int(wire.MessageKind.LOG_OFF)
+_DEPTH_REQUEST, _TRADES_REQUEST = int(wire.MessageKind.DEPTH_REQUEST), int(wire.MessageKind.TRADES_REQUEST)
 _STATUS, _STOP = int(wire.MessageKind.STATUS), int(wire.MessageKind.STOP)
-_LOGGED_ON, _DONE = int(wire.MessageKind.LOGGED_ON), int(wire.MessageKind.DONE)
-_REJECTED, _FILLED = int(EventKind.ORDER_REJECTED), int(EventKind.ORDER_FILLED)
-_CANCEL_REJECTED = int(EventKind.CANCEL_REJECTED)
-_MALFORMED = int(Reason.MALFORMED)
-_PLACE_FIELDS, _CANCEL_FIELDS = wire.PLACE_FIELDS, wire.CANCEL_FIELDS
-_LOGON_FIELDS, _CONTROL_FIELDS = wire.LOGON_FIELDS, wire.CONTROL_FIELDS
-_VERSION = wire.PROTOCOL_VERSION
+_REFUSED, _DONE = int(wire.MessageKind.REFUSED), int(wire.MessageKind.DONE)
+_REJECTED, _HALTED = int(EventKind.ORDER_REJECTED), int(EventKind.INSTRUMENT_HALTED)
+_CANCEL_REJECTED, _LOGGED_ON = int(EventKind.CANCEL_REJECTED), int(EventKind.LOGGED_ON)
+_MASS_CANCELLED = int(EventKind.MASS_CANCELLED)
+_OK, _MALFORMED, _UNKNOWN_ACCOUNT = int(Reason.NONE), int(Reason.MALFORMED), int(Reason.UNKNOWN_ACCOUNT)
+_NOT_LOGGED_ON, _SESSION_IN_USE = int(Reason.NOT_LOGGED_ON), int(Reason.SESSION_IN_USE)
+_TOO_MANY_SESSIONS, _WRONG_KEY = int(Reason.TOO_MANY_SESSIONS), int(Reason.WRONG_KEY)
+_OVERSIZED, _UNKNOWN_VERSION, _TOO_FAST = int(Reason.OVERSIZED), int(Reason.UNKNOWN_VERSION), int(Reason.TOO_FAST)
+_UNKNOWN_INSTRUMENT = int(Reason.UNKNOWN_INSTRUMENT)
+_PLACE_FIELDS, _REPLACE_FIELDS, _CANCEL_FIELDS = wire.PLACE_FIELDS, wire.REPLACE_FIELDS, wire.CANCEL_FIELDS
+_MASS_CANCEL_FIELDS, _LOG_ON_FIELDS, _LOG_OFF_FIELDS = wire.MASS_CANCEL_FIELDS, wire.LOG_ON_FIELDS, wire.LOG_OFF_FIELDS
+_DEPTH_REQUEST_FIELDS, _TRADES_REQUEST_FIELDS = wire.DEPTH_REQUEST_FIELDS, wire.TRADES_REQUEST_FIELDS
+_CONTROL_FIELDS, _VERSION, _MAX_BYTES = wire.CONTROL_FIELDS, wire.PROTOCOL_VERSION, wire.MAX_MESSAGE_BYTES
+_NEVER = int(NEVER)
+_SECOND = 1_000_000_000
 
 LOOP = _record(
     "sequence",
-    "last_ns",  # the latest received_ns; the clock never goes back behind it
+    "last_ns",  # the latest received_ns; the venue's clock never goes back behind it
+    "clock_offset_ns",  # venue time − CLOCK_MONOTONIC: not 0 only after a restart on a machine whose clock began anew
     "check",  # of the last journaled record
     "digest",  # over all events
     "events",
-    "logged_on",
-    "malformed",
-    "unsent",  # reports that a full or vanished session did not take
+    "journal_descriptor",
+    "journal_offset",
+    "journal_room",  # records that fit into the segment
     "journal_errno",
+    "sync_each_batch",
+    "sessions",  # logged on now
+    "max_sessions",
+    "session_interval_ns",  # 1 s / messages per second of a session; 0: no limit
+    "with_keys",
+    "logons",  # ever
+    "refused",  # messages, ever
+    "handshakes_failed",
+    "received",
+    "sent",
+    "unsent",  # reports that a full or vanished session did not take
+    "conflated",  # market data that at least one slow subscriber did not get
+    "batches",
+    "largest_batch",
+    "recent",  # how many reports were kept, ever
+    "forgotten",  # the latest sequence of which a report is no longer kept
+    "trades",
     "timings",  # how many are recorded
     "published_ns",
     "slow_published_ns",
@@ -54,6 +99,14 @@ LOOP = _record(
 
 TIMING = _record("matched_ns", "acknowledged_ns")
 """Of the command with the sequence number row + 1: applied, and its reports handed to the sockets."""
+
+CONNECTION = _record("number", "account", "descriptor", "rate_ns")
+"""A session's connection, by its number modulo the table's length; account NOBODY: none."""
+
+SESSION = _record("connection", "heard_sequence", "heard_reports")
+"""An account's: the number of its connection, NOBODY if it has none, and what it said that it has heard."""
+
+TRADE = _record("instrument", "number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
 
 
 class LoopConfig(Config):
@@ -65,13 +118,13 @@ class LoopConfig(Config):
 
 
 class Sockets(NamedTuple):
-    """Handles, as integers."""
+    """Handles, as integers. The monitor tells of the connections of `orders`."""
 
     orders: int
     control: int
     market_data: int
     notices: int
-    journal: int
+    monitor: int
 
 
 class Loop(NamedTuple):
@@ -82,45 +135,88 @@ class Loop(NamedTuple):
     words: Array  # the same memory as int64[BATCH, 16]
     events: Array  # EVENT[m]
     event_words: Array  # the same memory as int64[m, 17]
+    recent: Array  # EVENT[RECENT_REPORTS]: a ring
+    trades: Array  # TRADE[RECENT_TRADES]: a ring
     timings: Array  # TIMING[t]; commands beyond it are not timed
-    published: Array  # int64[I, 6]: what market data last said of each instrument
-    values: Array  # int64[16]
+    latencies: Array  # int64[LATENCY_BUCKETS]: commands acknowledged within 2^(n+1) ns of their receipt
+    reasons: Array  # int64[1024]: rejects and refusals by Reason
+    connections: Array  # CONNECTION[c], c a power of two
+    sessions: Array  # SESSION[A]
+    descriptors: Array  # int64[d]: the number of the session's connection by file descriptor, NOBODY if none
+    account_keys: Array  # uint8[A, 40]: the public key of each account, in Z85
+    published: Array  # int64[I, 16]: the top of book that was last published
+    depths: Array  # int64[I, DEPTH_FIELDS]: the depth that was last looked at
+    numbers: Array  # int64[I, 8]: how many messages of each kind of market data were published
+    values: Array  # int64[64]
+    message: Array  # int64[8]: a zmq_msg_t
     peer: Array  # uint8: the routing id of the message at hand
     frame: Array  # uint8: the message at hand
+    key: Array  # uint8[40]: the key of the message at hand
+    key_name: Array  # uint8: "User-Id"
     address: Array  # uint8: the routing id of the session to send to
     out: Array  # uint8: the message to send
     clock: Array  # int64[2]
-    option: Array  # int64[2]: value and size
-    poll: Array  # int64[4]: two zmq_pollitem_t
+    option: Array  # int64[2]
+    poll: Array  # int64[6]: three zmq_pollitem_t
     intervals: Array  # int64[3]: market data, slow market data, heartbeat
 
 
-def new_loop(state: State, config: LoopConfig, check: int, max_timings: int) -> Loop:
-    events = np.zeros(len(state.orders) + EVENTS_BESIDE_RESTING + 4 * BATCH, EVENT)
+@kernel
+def _begin_message(message):
+    libzmq.zmq_msg_init(message.ctypes.data)
+
+
+def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: int) -> Loop:
+    events = np.zeros(events_bound(state) + 4 * BATCH, EVENT)
     commands = np.zeros(BATCH, COMMAND)
+    connections = 1 << (4 * max_sessions - 1).bit_length()
     loop = Loop(
         status=np.zeros(1, LOOP),
         commands=commands,
         words=commands.view(np.int64).reshape(BATCH, -1),
         events=events,
         event_words=events.view(np.int64).reshape(len(events), -1),
+        recent=np.zeros(RECENT_REPORTS, EVENT),
+        trades=np.zeros(RECENT_TRADES, TRADE),
         timings=np.zeros(max_timings, TIMING),
-        published=np.zeros((len(state.instruments), 6), np.int64),
-        values=np.zeros(16, np.int64),
+        latencies=np.zeros(LATENCY_BUCKETS, np.int64),
+        reasons=np.zeros(1024, np.int64),
+        connections=np.zeros(connections, CONNECTION),
+        sessions=np.zeros(len(state.accounts), SESSION),
+        descriptors=np.full(MAX_DESCRIPTORS, NOBODY, np.int64),
+        account_keys=np.zeros((len(state.accounts), KEY_BYTES), np.uint8),
+        published=np.zeros((len(state.instruments), 16), np.int64),
+        depths=np.zeros((len(state.instruments), wire.DEPTH_FIELDS), np.int64),
+        numbers=np.zeros((len(state.instruments), 8), np.int64),
+        values=np.zeros(64, np.int64),
+        message=np.zeros(libzmq.MESSAGE_BYTES // 8, np.int64),
         peer=np.zeros(_FRAME_BYTES, np.uint8),
         frame=np.zeros(_FRAME_BYTES, np.uint8),
-        address=np.zeros(8, np.uint8),
-        out=np.zeros(_FRAME_BYTES, np.uint8),
+        key=np.zeros(KEY_BYTES, np.uint8),
+        key_name=np.frombuffer(b"User-Id\0", np.uint8).copy(),
+        address=np.zeros(16, np.uint8),
+        out=np.zeros(_MONITOR_BYTES, np.uint8),
         clock=np.zeros(2, np.int64),
         option=np.zeros(2, np.int64),
-        poll=np.zeros(4, np.int64),
+        poll=np.zeros(6, np.int64),
         intervals=np.array(
             [config.market_data_interval_ns, config.slow_market_data_interval_ns, config.heartbeat_interval_ns],
             np.int64,
         ),
     )
-    loop.status["check"] = check
+    loop.status["max_sessions"] = max_sessions
+    loop.connections["account"] = NOBODY
+    loop.sessions["connection"] = NOBODY
+    _begin_message(loop.message)
     return loop
+
+
+def journal_slack(state: State, max_sessions: int) -> int:
+    """Records that one turn of the loop may journal: a batch, every timer, the end of every session."""
+    return 2 * BATCH + len(state.instruments) + max_sessions
+
+
+# ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @routine
@@ -133,23 +229,23 @@ def _receive(loop, socket):
     peer_size = libzmq.zmq_recv(socket, loop.peer.ctypes.data, loop.peer.shape[0], libzmq.DONTWAIT)
     if peer_size < 0:
         return -1, -1
-    size = -1
-    frames = 0
-    while True:
-        loop.option[0] = 0
-        loop.option[1] = 4
-        libzmq.zmq_getsockopt(socket, libzmq.RCVMORE, loop.option.ctypes.data, loop.option.ctypes.data + 8)
-        if loop.option[0] == 0:
-            break
-        size = libzmq.zmq_recv(socket, loop.frame.ctypes.data, loop.frame.shape[0], libzmq.DONTWAIT)
-        frames += 1
-    return peer_size, size if frames == 1 else -1
+    message = loop.message.ctypes.data
+    size = libzmq.zmq_msg_recv(message, socket, libzmq.DONTWAIT)  # frames of one message arrive together
+    if size < 0:
+        return peer_size, -1
+    if libzmq.zmq_msg_more(message) != 0:
+        while libzmq.zmq_msg_more(message) != 0:
+            libzmq.zmq_msg_recv(message, socket, libzmq.DONTWAIT)
+        return peer_size, -1
+    libzmq.memcpy(loop.frame.ctypes.data, libzmq.zmq_msg_data(message), min(size, loop.frame.shape[0]))
+    loop.status[0]["received"] += 1
+    return peer_size, size
 
 
 @helper
 def _stamp(loop):
     status = loop.status[0]
-    now = libzmq.now_ns(loop.clock)
+    now = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
     if now < status["last_ns"]:
         now = status["last_ns"]
     status["last_ns"] = now
@@ -157,89 +253,91 @@ def _stamp(loop):
 
 
 @routine
-def _refuse_message(loop, socket, peer_size, now):
-    """Tell a session that its message was none; it is counted, and nothing else happens."""
+def _refuse(loop, socket, peer_size, reason, order_id):
+    """Tell a connection that its message was not taken; it is counted, and nothing else happens."""
     status = loop.status[0]
-    status["malformed"] += 1
-    loop.values[:] = 0
-    loop.values[0] = _REJECTED
-    loop.values[1] = status["sequence"]
-    loop.values[2] = now
-    loop.values[9] = _MALFORMED
-    outbound.send(loop, socket, loop.peer, peer_size, 11)
+    status["refused"] += 1
+    loop.reasons[reason] += 1
+    values = loop.values
+    values[0] = _REFUSED
+    values[1] = status["sequence"]
+    values[2] = status["last_ns"]
+    values[3] = reason
+    values[4] = order_id
+    outbound.send(loop, socket, loop.peer, peer_size, 5)
 
 
 @routine
-def _decode_order(loop, state, sockets, at, peer_size, size, now):
-    """Turn the participant's message at hand into the batch's command number `at`.
+def _has_key_of(loop, account):
+    """Whether the message at hand came over a connection that proved the account's key."""
+    name = libzmq.zmq_msg_gets(loop.message.ctypes.data, loop.key_name.ctypes.data)
+    if name == 0:
+        return False
+    libzmq.memcpy(loop.key.ctypes.data, name, KEY_BYTES)
+    same = True
+    for at in range(KEY_BYTES):
+        same = same and loop.key[at] == loop.account_keys[account, at]
+    return same
 
-    Returns: 1 if it is a command, 0 if it was dealt with here (a logon, or refused).
-    """
+
+@helper
+def _session_of(loop, connection):
+    """The row of a connection's session, or −1 if it has none."""
+    row = connection & (loop.connections.shape[0] - 1)
+    if connection < 0 or loop.connections[row]["number"] != connection or loop.connections[row]["account"] == NOBODY:
+        return -1
+    return row
+
+
+@helper
+def _decode(loop, at, account, count):
+    """Turn the values at hand into the batch's command number `at`; returns False if they are no command."""
     values = loop.values
-    values[:] = 0
-    account = codec.account_of(loop.peer, peer_size)
-    count = codec.get_array(loop.frame, size, values)
     kind = values[0]
-    if account < 0:
-        count = -1
-    if count == _LOGON_FIELDS and kind == _LOGON and account < state.accounts.shape[0] and values[1] == _VERSION:
-        loop.status[0]["logged_on"] += 1
-        values[0] = _LOGGED_ON
-        values[1] = loop.status[0]["sequence"]
-        values[2] = now
-        values[3] = state.instruments.shape[0]
-        values[4] = state.accounts[account]["last_order_id"]
-        outbound.send(loop, sockets.orders, loop.peer, peer_size, 5)
-        return 0
-    is_place = count == _PLACE_FIELDS and kind == _PLACE
-    if not is_place and not (count == _CANCEL_FIELDS and kind == _CANCEL):
-        _refuse_message(loop, sockets.orders, peer_size, now)
-        return 0
     command = loop.commands[at]
-    command["kind"] = kind
-    command["account"] = account
-    if is_place:
+    command["order_id"] = 0
+    command["target_order_id"] = 0
+    command["side"] = 0
+    command["order_type"] = 0
+    command["price_ticks"] = 0
+    command["quantity_lots"] = 0
+    if kind == _PLACE and count == _PLACE_FIELDS:
         command["order_id"] = values[1]
-        command["target_order_id"] = 0
+        command["instrument"] = values[2]
         command["side"] = values[3]
         command["order_type"] = values[4]
         command["price_ticks"] = values[5]
         command["quantity_lots"] = values[6]
         rest = 7
-    else:
-        command["order_id"] = 0
+    elif kind == _CANCEL and count == _CANCEL_FIELDS:
         command["target_order_id"] = values[1]
-        command["side"] = 0
-        command["order_type"] = 0
-        command["price_ticks"] = 0
+        command["instrument"] = values[2]
         command["quantity_lots"] = values[3]
         rest = 4
-    command["instrument"] = values[2]
+    elif kind == _REPLACE and count == _REPLACE_FIELDS:
+        command["order_id"] = values[1]
+        command["target_order_id"] = values[2]
+        command["instrument"] = values[3]
+        command["order_type"] = values[4]
+        command["price_ticks"] = values[5]
+        command["quantity_lots"] = values[6]
+        rest = 7
+    elif kind == _MASS_CANCEL and count == _MASS_CANCEL_FIELDS:
+        command["instrument"] = values[1]
+        command["side"] = values[2]
+        rest = 3
+    else:
+        return False
+    command["kind"] = kind
+    command["account"] = account
     command["heard_ns"] = values[rest]
     command["sent_ns"] = values[rest + 1]
     command["cause_sequence"] = values[rest + 2]
     command["rule"] = values[rest + 3]
-    return 1
+    return True
 
 
-@routine
-def _decode_control(loop, at, size):
-    """Turn the operator's message at hand into a command; returns 1, or 0 if it is none."""
-    values = loop.values
-    values[:] = 0
-    count = codec.get_array(loop.frame, size, values)
-    if count != _CONTROL_FIELDS:
-        values[0] = 0  # no message: whatever its first bytes seem to say
-        return 0
-    if values[0] < _DEPOSIT_CASH or values[0] > _CLOSE_SESSION:
-        return 0
-    loop.words[at, :] = 0
-    command = loop.commands[at]
-    command["kind"] = values[0]
-    command["account"] = values[1]
-    command["instrument"] = values[2]
-    command["quantity_lots"] = values[3]
-    return 1
+# ── sequencing, journaling, applying ─────────────────────────────────────────────────────────────────────────────────
 
 
 @helper
@@ -252,14 +350,19 @@ def _sequence(loop, at, now):
 
 
 @routine
-def _journal(loop, sockets, count):
+def _journal(loop, count):
     """Seal the batch and append it; returns False if the disk did not take all of it."""
     status = loop.status[0]
     status["check"] = seal(loop.words, 0, count, status["check"])
     size = count * loop.words.shape[1] * 8
     done = 0
     while done < size:
-        wrote = libzmq.write(sockets.journal, loop.words.ctypes.data + done, size - done)
+        wrote = libzmq.pwrite(
+            status["journal_descriptor"],
+            loop.words.ctypes.data + done,
+            size - done,
+            status["journal_offset"] + done,
+        )
         if wrote < 0:
             error = libzmq.zmq_errno()
             if error != libzmq.EINTR:
@@ -267,33 +370,63 @@ def _journal(loop, sockets, count):
                 return False
         else:
             done += wrote
+    if status["sync_each_batch"] != 0 and libzmq.fdatasync(status["journal_descriptor"]) != 0:
+        status["journal_errno"] = libzmq.zmq_errno()
+        return False
+    status["journal_offset"] += size
+    status["journal_room"] -= count
     return True
 
 
 @routine
-def _apply(loop, state, sockets, count, by_operator):
-    """Apply the journaled batch and tell everyone concerned; returns the Reason of the last operator's reject or 0."""
+def _keep(loop, at):
+    """Keep an event of participants, to be told again to one who misses it."""
     status = loop.status[0]
+    kept = status["recent"] & (RECENT_REPORTS - 1)
+    if status["recent"] >= RECENT_REPORTS:
+        status["forgotten"] = loop.recent[kept]["sequence"]
+    loop.recent[kept] = loop.events[at]
+    status["recent"] += 1
+
+
+@routine
+def _commit(loop, state, sockets, count):
+    """Journal the batch's first `count` commands, apply them and tell everyone concerned.
+
+    Returns: the Reason of the last reject of an operator's command or 0, or −1 if the journal failed; then nothing
+    was applied.
+    """
+    status = loop.status[0]
+    if not _journal(loop, count):
+        return -1
+    status["batches"] += 1
+    status["largest_batch"] = max(status["largest_batch"], count)
     done = 0
     reason = 0
     while done < count:
         first = done
         done, events = apply_commands(state, loop.commands, done, count, loop.events)
-        matched = libzmq.now_ns(loop.clock)
+        matched = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
         outbound.send_notices(loop, sockets, events)
         for at in range(events):
             kind = loop.events[at]["kind"]
-            if kind <= _CANCEL_REJECTED:
-                if kind == _REJECTED and by_operator:
+            if kind == _LOGGED_ON:
+                outbound.send_logged_on(loop, state, sockets, at)
+            elif kind <= _MASS_CANCELLED and kind != _HALTED:
+                if kind == _REJECTED or kind == _CANCEL_REJECTED:
+                    loop.reasons[loop.events[at]["reason"] & 1023] += 1
+                if loop.commands[first]["kind"] >= _DEPOSIT_CASH and kind == _REJECTED:
                     reason = loop.events[at]["reason"]
                 else:
-                    outbound.send_report(loop, sockets, at, 0)
-                    if kind == _FILLED:
-                        outbound.send_report(loop, sockets, at, 1)
+                    _keep(loop, at)
+                    outbound.send_reports(loop, sockets, at)
+        outbound.publish_trades(loop, sockets, events)
         status["digest"] = digest_events(status["digest"], loop.event_words, events)
         status["events"] += events
-        acknowledged = libzmq.now_ns(loop.clock)
-        for _ in range(first, done):
+        acknowledged = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
+        for at in range(first, done):
+            bucket = highest_below(acknowledged - loop.commands[at]["received_ns"], 63)
+            loop.latencies[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += 1
             row = status["timings"]
             if row < loop.timings.shape[0]:
                 loop.timings[row]["matched_ns"] = matched
@@ -303,79 +436,332 @@ def _apply(loop, state, sockets, count, by_operator):
 
 
 @routine
-def _serve_orders(loop, state, sockets):
-    """Take what participants have sent, up to a batch. Returns: number of messages, or −1 if the journal failed."""
+def _commit_own(loop, state, sockets, kind, account, instrument, amount, now):
+    """Sequence, journal and apply one command that did not come as an order; returns what _commit does."""
+    loop.words[0, :] = 0
+    command = loop.commands[0]
+    command["kind"] = kind
+    command["account"] = account
+    command["instrument"] = instrument
+    command["quantity_lots"] = amount
+    _sequence(loop, 0, now)
+    return _commit(loop, state, sockets, 1)
+
+
+@routine
+def _run_timers(loop, state, sockets, now):
+    """Sequence a TIMER for each instrument that is due; returns −1 if the journal failed."""
+    for number in range(state.instruments.shape[0]):
+        if state.instruments[number]["timer_ns"] <= now:
+            if _commit_own(loop, state, sockets, _TIMER, NOBODY, number, 0, now) < 0:
+                return -1
+            outbound.publish_instrument(loop, state, sockets, number, now)
+    return 0
+
+
+@routine
+def _commit_timely(loop, state, sockets, kind, account, instrument, amount):
+    """_commit_own, stamped now, after the timers that are due."""
+    now = _stamp(loop)
+    if now >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, now) < 0:
+        return -1
+    return _commit_own(loop, state, sockets, kind, account, instrument, amount, now)
+
+
+# ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@routine
+def _unbind(loop, row):
+    """Part a connection from its account; returns the account."""
+    connection = loop.connections[row]
+    account = connection["account"]
+    connection["account"] = NOBODY
+    loop.sessions[account]["connection"] = NOBODY
+    loop.descriptors[connection["descriptor"]] = NOBODY
+    loop.status[0]["sessions"] -= 1
+    return account
+
+
+@routine
+def _end_session(loop, state, sockets, row):
+    """Returns −1 if the journal failed."""
+    account = _unbind(loop, row)
+    return _commit_timely(loop, state, sockets, _LOG_OFF_COMMAND, account, NOBODY, 0)
+
+
+@routine
+def _watch_connections(loop, state, sockets):
+    """End the sessions whose connections ended. Returns −1 if the journal failed.
+
+    A descriptor is used again at once. Its events come in order, and before any message of the new connection; so a
+    logon that first reads all of them cannot be taken for the one before it.
+    """
+    while True:
+        size = libzmq.zmq_recv(sockets.monitor, loop.option.ctypes.data, 16, libzmq.DONTWAIT)
+        if size < 0:
+            return 0
+        libzmq.zmq_recv(sockets.monitor, loop.out.ctypes.data, loop.out.shape[0], libzmq.DONTWAIT)  # the address
+        event = loop.option[0] & 0xFFFF
+        descriptor = (loop.option[0] >> 16) & 0xFFFFFFFF
+        if (event == libzmq.EVENT_DISCONNECTED or event == libzmq.EVENT_ACCEPTED) and descriptor < MAX_DESCRIPTORS:
+            row = _session_of(loop, loop.descriptors[descriptor])
+            if row >= 0 and _end_session(loop, state, sockets, row) < 0:
+                return -1
+        elif event & libzmq.EVENTS_HANDSHAKE_FAILED != 0:
+            loop.status[0]["handshakes_failed"] += 1
+
+
+@routine
+def _log_on(loop, state, sockets, peer_size):
+    """Bind the connection of the logon at hand to its account. Returns −1 if the journal failed."""
+    values = loop.values
+    status = loop.status[0]
+    account = values[2]
+    flags = values[3]
+    heard_sequence = values[4]
+    heard_reports = values[5]
+    connection = codec.connection_of(loop.peer, peer_size)
+    row = connection & (loop.connections.shape[0] - 1)
+    bound = _session_of(loop, connection)
+    descriptor = libzmq.zmq_msg_get(loop.message.ctypes.data, libzmq.SOURCE_DESCRIPTOR)
+    reason = _OK
+    if values[1] != _VERSION:
+        reason = _UNKNOWN_VERSION
+    elif account < 0 or account >= state.accounts.shape[0]:
+        reason = _UNKNOWN_ACCOUNT
+    elif connection < 0 or descriptor < 0 or descriptor >= MAX_DESCRIPTORS or flags < 0 or flags > MAX_FLAGS:
+        reason = _MALFORMED
+    elif status["with_keys"] != 0 and not _has_key_of(loop, account):
+        reason = _WRONG_KEY
+    elif (bound >= 0 and loop.connections[row]["account"] != account) or (
+        bound < 0 and loop.sessions[account]["connection"] != NOBODY
+    ):
+        reason = _SESSION_IN_USE
+    elif bound < 0 and (status["sessions"] >= status["max_sessions"] or loop.connections[row]["account"] != NOBODY):
+        reason = _TOO_MANY_SESSIONS
+    if reason != _OK:
+        _refuse(loop, sockets.orders, peer_size, reason, 0)
+        return 0
+    if bound < 0:
+        loop.connections[row]["number"] = connection
+        loop.connections[row]["account"] = account
+        loop.connections[row]["descriptor"] = descriptor
+        loop.connections[row]["rate_ns"] = 0
+        loop.descriptors[descriptor] = connection
+        loop.sessions[account]["connection"] = connection
+        status["sessions"] += 1
+        status["logons"] += 1
+    loop.sessions[account]["heard_sequence"] = heard_sequence
+    loop.sessions[account]["heard_reports"] = heard_reports
+    return _commit_timely(loop, state, sockets, _LOG_ON, account, NOBODY, flags)
+
+
+@routine
+def _answer_request(loop, state, sockets, peer_size, kind, now):
+    """A DEPTH_REQUEST or TRADES_REQUEST: public knowledge, for any connection."""
+    instrument = loop.values[1]
+    if instrument < 0 or instrument >= state.instruments.shape[0]:
+        _refuse(loop, sockets.orders, peer_size, _UNKNOWN_INSTRUMENT, 0)
+    elif kind == _DEPTH_REQUEST:
+        count = outbound.fill_depth(loop, state, instrument, now)
+        outbound.send(loop, sockets.orders, loop.peer, peer_size, count)
+    else:
+        outbound.send_trades(loop, sockets, peer_size, instrument, loop.values[2])
+
+
+@helper
+def _too_fast(loop, row, now):
+    """The generic cell rate algorithm over a session's messages, ahead of the journal."""
+    interval = loop.status[0]["session_interval_ns"]
+    too_fast = False
+    if interval > 0:
+        due = max(loop.connections[row]["rate_ns"], now)
+        too_fast = due - now > _SECOND - interval
+        if not too_fast:
+            loop.connections[row]["rate_ns"] = due + interval
+    return too_fast
+
+
+# ── one turn ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@helper
+def _take_order(loop, state, sockets, count, peer_size, size, now):
+    """Deal with the message at hand, with `count` commands waiting in the batch.
+
+    Returns: how many wait now; 0 if they were committed on the way; −1 if the journal failed.
+    """
+    fields = codec.get_array(loop.frame, size, loop.values)
+    kind = loop.values[0]
+    if fields == _LOG_ON_FIELDS and kind == _LOG_ON:
+        # All that ended before it must have ended; the values at hand stay, as those commits use their own.
+        version, account, flags = loop.values[1], loop.values[2], loop.values[3]
+        heard_sequence, heard_reports = loop.values[4], loop.values[5]
+        if count > 0 and _commit(loop, state, sockets, count) < 0:
+            return -1
+        if _watch_connections(loop, state, sockets) < 0:
+            return -1
+        loop.values[1] = version
+        loop.values[2] = account
+        loop.values[3] = flags
+        loop.values[4] = heard_sequence
+        loop.values[5] = heard_reports
+        return min(_log_on(loop, state, sockets, peer_size), 0)
+    if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
+        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST
+    ):
+        _answer_request(loop, state, sockets, peer_size, kind, now)
+        return count
+    row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
+    reason = _OK
+    order_id = 0
+    if size > _MAX_BYTES:
+        reason = _OVERSIZED
+    elif fields < 1:
+        reason = _MALFORMED
+    else:
+        if kind == _PLACE or kind == _REPLACE or kind == _CANCEL:
+            order_id = loop.values[1]
+        if kind == _LOG_ON:
+            reason = _UNKNOWN_VERSION  # of another length
+        elif row < 0:
+            reason = _NOT_LOGGED_ON
+        elif loop.status[0]["with_keys"] != 0 and not _has_key_of(loop, loop.connections[row]["account"]):
+            reason = _WRONG_KEY
+        elif _too_fast(loop, row, now):
+            reason = _TOO_FAST
+        elif fields == _LOG_OFF_FIELDS and kind == _LOG_OFF:
+            if count > 0 and _commit(loop, state, sockets, count) < 0:
+                return -1
+            return min(_end_session(loop, state, sockets, row), 0)
+        elif not _decode(loop, count, loop.connections[row]["account"], fields):
+            reason = _MALFORMED
+    if reason != _OK:
+        _refuse(loop, sockets.orders, peer_size, reason, order_id)
+        return count
+    _sequence(loop, count, now)
+    return count + 1
+
+
+@routine
+def _serve_orders(loop, state, sockets, longest):
+    """Take what participants have sent, up to a batch of `longest`. Returns: number of messages, or −1 if the journal
+    failed."""
     taken = 0
     count = 0
+    began = 0
     while taken < BATCH:
         peer_size, size = _receive(loop, sockets.orders)
         if peer_size < 0:
             break
         taken += 1
         now = _stamp(loop)
-        if _decode_order(loop, state, sockets, count, peer_size, size, now) == 1:
-            _sequence(loop, count, now)
-            count += 1
-    if count > 0:
-        if not _journal(loop, sockets, count):
+        if count == 0:
+            began = now
+        if count >= longest or now >= state.counters[0]["next_timer_ns"] or now - began >= MIN_PHASE_NS:
+            if count > 0:
+                if _commit(loop, state, sockets, count) < 0:
+                    return -1
+                count = 0
+                began = now
+            if now >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, now) < 0:
+                return -1
+        count = _take_order(loop, state, sockets, count, peer_size, size, now)
+        if count < 0:
             return -1
-        _apply(loop, state, sockets, count, False)
+    if count > 0 and _commit(loop, state, sockets, count) < 0:
+        return -1
     return taken
 
 
 @routine
 def _serve_control(loop, state, sockets):
-    """Take one message of the operator. Returns: number of messages, or −1 if the journal failed."""
+    """Take one message of an operator. Returns: number of messages, or −1 if the journal failed."""
     peer_size, size = _receive(loop, sockets.control)
     if peer_size < 0:
         return 0
     status = loop.status[0]
-    reason = 0
-    if _decode_control(loop, 0, size) == 1:
-        _sequence(loop, 0, _stamp(loop))
-        if not _journal(loop, sockets, 1):
-            return -1
-        reason = _apply(loop, state, sockets, 1, True)
-    elif loop.values[0] == _STOP:
-        status["stop"] = 1
-    elif loop.values[0] != _STATUS:
-        status["malformed"] += 1
-        reason = _MALFORMED
     values = loop.values
+    fields = codec.get_array(loop.frame, size, values)
+    kind = values[0] if fields == _CONTROL_FIELDS else 0
+    reason = 0
+    if kind >= _DEPOSIT_CASH and kind <= _SET_LIMIT:
+        reason = _commit_timely(loop, state, sockets, kind, values[1], values[2], values[3])
+        if reason < 0:
+            return -1
+    elif kind == _STOP:
+        status["stop"] = 1
+    elif kind != _STATUS:
+        status["refused"] += 1
+        loop.reasons[_MALFORMED] += 1
+        reason = _MALFORMED
     values[0] = _DONE
     values[1] = status["sequence"]
     values[2] = reason
     values[3] = status["sequence"]
-    values[4] = status["logged_on"]
-    values[5] = status["malformed"]
+    values[4] = status["sessions"]
+    values[5] = status["refused"]
     outbound.send(loop, sockets.control, loop.peer, peer_size, 6)
     return 1
 
 
 @kernel
-def serve(loop, state, sockets, until_ns):
-    """Serve until the clock reads until_ns, then return to Python for a moment.
+def command(loop, state, sockets, kind, account, instrument, amount):
+    """Journal and apply one command of the venue itself. Returns: the Reason of its reject or 0; −1 if the journal
+    failed."""
+    return _commit_timely(loop, state, sockets, kind, account, instrument, amount)
 
-    Returns: SLICE_OVER, STOPPED (by the operator), JOURNAL_FAILED (errno in status) or INTERRUPTED (by a signal).
+
+@kernel
+def log_off_absent(loop, state, sockets):
+    """End the sessions of a former life that nobody has taken up again. Returns False if the journal failed."""
+    for account in range(state.accounts.shape[0]):
+        absent = state.accounts[account]["logged_on"] != 0 and loop.sessions[account]["connection"] == NOBODY
+        if absent and _commit_timely(loop, state, sockets, _LOG_OFF_COMMAND, account, NOBODY, 0) < 0:
+            return False
+    return True
+
+
+@kernel
+def serve(loop, state, sockets, until_ns, slack, longest):
+    """Serve until CLOCK_MONOTONIC reads until_ns, then return to Python for a moment.
+
+    Args: slack: journal_slack; longest: commands a batch may have.
+    Returns: SLICE_OVER, STOPPED (by an operator), JOURNAL_FAILED (errno in status), INTERRUPTED (by a signal) or
+    SEGMENT_FULL (the journal must go on in its next segment).
     """
     status = loop.status[0]
     while True:
-        now = libzmq.now_ns(loop.clock)
-        if now >= until_ns:
+        if status["journal_room"] < slack:
+            return SEGMENT_FULL
+        clock = libzmq.now_ns(loop.clock)
+        if clock >= until_ns:
             return SLICE_OVER
+        now = _stamp(loop)
+        if now >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, now) < 0:
+            return JOURNAL_FAILED
+        if _watch_connections(loop, state, sockets) < 0:
+            return JOURNAL_FAILED
         control = _serve_control(loop, state, sockets)
-        taken = _serve_orders(loop, state, sockets)
+        taken = _serve_orders(loop, state, sockets, longest)
         if control < 0 or taken < 0:
             return JOURNAL_FAILED
         if status["stop"] != 0:
             return STOPPED
         outbound.publish_due(loop, state, sockets, now)
         if control == 0 and taken == 0:
-            due = min(until_ns, status["published_ns"] + loop.intervals[0])
-            wait_ms = max(1, (due - now) // 1_000_000)
+            wait = min(until_ns - clock, status["published_ns"] + loop.intervals[0] - now)
+            wait = min(wait, state.counters[0]["next_timer_ns"] - now)
+            if wait >= 1_000_000 or wait <= 0:
+                wait_ms = max(1, wait // 1_000_000)
+            else:
+                wait_ms = 0  # less than the poll can wait: look again at once
             loop.poll[0] = sockets.orders
             loop.poll[1] = libzmq.POLLIN << 32  # int fd 0, short events, short revents
             loop.poll[2] = sockets.control
             loop.poll[3] = libzmq.POLLIN << 32
-            if libzmq.zmq_poll(loop.poll.ctypes.data, 2, wait_ms) < 0 and libzmq.zmq_errno() == libzmq.EINTR:
+            loop.poll[4] = sockets.monitor
+            loop.poll[5] = libzmq.POLLIN << 32
+            if libzmq.zmq_poll(loop.poll.ctypes.data, 3, wait_ms) < 0 and libzmq.zmq_errno() == libzmq.EINTR:
                 return INTERRUPTED

@@ -3,18 +3,28 @@
 Owns which fields of an event go to whom. Compiled, called by the loop alone; `loop` is its scratch memory and status.
 """
 
-from exchange import book, codec, libzmq, wire
-from exchange.jit import routine
-from exchange.types import NO_BID, EventKind, Side
+from exchange import auction, book, codec, libzmq, wire
+from exchange.jit import helper, routine
+from exchange.types import NEVER, NO_BID, NOBODY, EventKind, Phase, Side
 
 _DEPTH_DIVISOR = 100  # depth is counted within 1 % of the mid
 _TOP, _SLOW_TOP = int(wire.MessageKind.TOP_OF_BOOK), int(wire.MessageKind.SLOW_TOP_OF_BOOK)
-_HEARTBEAT = int(wire.MessageKind.HEARTBEAT)
-_FILLED = int(EventKind.ORDER_FILLED)
+_HEARTBEAT, _DEPTH = int(wire.MessageKind.HEARTBEAT), int(wire.MessageKind.DEPTH)
+_TRADE, _INDICATIVE = int(wire.MessageKind.TRADE), int(wire.MessageKind.INDICATIVE)
+_LOGGED_ON_MESSAGE = int(wire.MessageKind.LOGGED_ON)
+_FILLED, _REPLACED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_REPLACED)
+_REPEATED, _AUCTION_ENDED = int(EventKind.ORDER_REPEATED), int(EventKind.AUCTION_ENDED)
 _HALTED, _OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
 _SIGNAL, _CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
+_PHASE_CHANGED, _VENUE_STARTED = int(EventKind.PHASE_CHANGED), int(EventKind.VENUE_STARTED)
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
-_IDENTITY_BYTES = wire.IDENTITY_BYTES
+_AUCTION, _BATCH = int(Phase.AUCTION), int(Phase.BATCH)
+_LEVELS, _MAX_TRADES_RESENT = wire.DEPTH_LEVELS, wire.MAX_TRADES_RESENT
+_TOP_FIELDS, _DEPTH_FIELDS = 14, wire.DEPTH_FIELDS
+_REPORT_FIELDS, _NOTICE_FIELDS = 12, 10
+_TAKER, _MAKER, _IN_AUCTION = 1, 2, 3
+_NEVER = int(NEVER)
+_CONNECTION_BYTES = codec.CONNECTION_ID_BYTES
 
 
 @routine
@@ -26,21 +36,39 @@ def send(loop, socket, address, address_size, count):
         sent = libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
     if sent < 0:
         loop.status[0]["unsent"] += 1
+    else:
+        loop.status[0]["sent"] += 1
 
 
 @routine
 def _publish(loop, socket, count):
+    """Publish to whoever is not too slow. A drop is counted once, however many subscribers it hits."""
     size = codec.put_array(loop.out, loop.values, count)
-    libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
+    if libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT) < 0:
+        # XPUB_NODROP told that a subscriber's queue is full: send to the others.
+        loop.status[0]["conflated"] += 1
+        loop.option[0] = 0
+        libzmq.zmq_setsockopt(socket, libzmq.XPUB_NODROP, loop.option.ctypes.data, 4)
+        libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
+        loop.option[0] = 1
+        libzmq.zmq_setsockopt(socket, libzmq.XPUB_NODROP, loop.option.ctypes.data, 4)
+    loop.status[0]["sent"] += 1
 
 
 @routine
-def send_report(loop, sockets, at, maker):
-    """Tell one side of event number `at` what became of its order: maker 1 for the maker of a fill, else 0."""
-    event = loop.events[at]
-    values = loop.values
+def _send_report(loop, sockets, event, maker):
+    """Tell one side of an event what became of its order: maker 1 for the maker of a fill, else 0."""
+    account = event["maker_account"] if maker == 1 else event["account"]
+    if account < 0 or account >= loop.sessions.shape[0]:
+        return
+    connection = loop.sessions[account]["connection"]
+    if connection == NOBODY:
+        loop.status[0]["unsent"] += 1
+        return
+    kind = event["kind"]
     side = event["side"]
-    values[0] = event["kind"]
+    values = loop.values
+    values[0] = kind
     values[1] = event["sequence"]
     values[2] = event["time_ns"]
     values[3] = event["instrument"]
@@ -50,9 +78,72 @@ def send_report(loop, sockets, at, maker):
     values[7] = event["quantity_lots"]
     values[8] = event["maker_leaves_lots"] if maker == 1 else event["leaves_lots"]
     values[9] = event["reason"]
-    values[10] = 1 + maker if event["kind"] == _FILLED else 0
-    codec.put_identity(loop.address, event["maker_account"] if maker == 1 else event["account"])
-    send(loop, sockets.orders, loop.address, _IDENTITY_BYTES, 11)
+    values[10] = 0
+    values[11] = 0
+    if kind == _FILLED:
+        values[10] = _IN_AUCTION if event["reason"] != 0 else _MAKER if maker == 1 else _TAKER
+    elif kind == _REPLACED or kind == _REPEATED:
+        values[11] = event["value"]
+    codec.put_connection(loop.address, connection)
+    send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, _REPORT_FIELDS)
+
+
+@helper
+def send_reports(loop, sockets, at):
+    """Tell everyone whom event number `at` concerns."""
+    event = loop.events[at]
+    _send_report(loop, sockets, event, 0)
+    if event["kind"] == _FILLED:
+        _send_report(loop, sockets, event, 1)
+
+
+@routine
+def send_logged_on(loop, state, sockets, at):
+    """Welcome the account of event number `at`, then tell it again what it missed."""
+    event = loop.events[at]
+    status = loop.status[0]
+    account = event["account"]
+    session = loop.sessions[account]
+    if session["connection"] == NOBODY:
+        return
+    heard = session["heard_sequence"]
+    values = loop.values
+    values[0] = _LOGGED_ON_MESSAGE
+    values[1] = event["sequence"]
+    values[2] = event["time_ns"]
+    values[3] = state.instruments.shape[0]
+    values[4] = account
+    values[5] = event["order_id"]
+    values[6] = max(heard, status["forgotten"] + 1)
+    values[7] = state.counters[0]["starts"]
+    values[8] = event["value"]
+    codec.put_connection(loop.address, session["connection"])
+    send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, 9)
+    if heard <= 0:
+        return
+    size = loop.recent.shape[0]
+    skip = session["heard_reports"]
+    for number in range(max(0, status["recent"] - size), status["recent"]):
+        missed = loop.recent[number & (size - 1)]
+        if missed["sequence"] >= heard:
+            for maker in range(2):
+                if (missed["maker_account"] if maker == 1 else missed["account"]) == account:
+                    if missed["sequence"] == heard and skip > 0:
+                        skip -= 1
+                    else:
+                        _send_report(loop, sockets, missed, maker)
+
+
+@helper
+def _is_notice(kind):
+    return (
+        kind == _HALTED
+        or kind == _OPENED
+        or kind == _SIGNAL
+        or kind == _CLOSED
+        or kind == _PHASE_CHANGED
+        or kind == _VENUE_STARTED
+    )
 
 
 @routine
@@ -61,7 +152,7 @@ def send_notices(loop, sockets, count):
     for at in range(count):
         event = loop.events[at]
         kind = event["kind"]
-        if kind == _HALTED or kind == _OPENED or kind == _SIGNAL or kind == _CLOSED:
+        if _is_notice(kind) or kind == _AUCTION_ENDED:
             values = loop.values
             values[0] = kind
             values[1] = event["sequence"]
@@ -73,34 +164,173 @@ def send_notices(loop, sockets, count):
             values[7] = event["window_ns"]
             values[8] = event["price_ticks"]
             values[9] = event["quantity_lots"]
-            _publish(loop, sockets.notices, 10)
+            _publish(loop, sockets.market_data if kind == _AUCTION_ENDED else sockets.notices, _NOTICE_FIELDS)
+
+
+@helper
+def _fill_trade(loop, trade):
+    values = loop.values
+    values[0] = _TRADE
+    values[1] = trade["instrument"]
+    values[2] = trade["number"]
+    values[3] = trade["sequence"]
+    values[4] = trade["time_ns"]
+    values[5] = trade["price_ticks"]
+    values[6] = trade["quantity_lots"]
+    values[7] = trade["taker_side"]
 
 
 @routine
-def _publish_top(loop, state, sockets, instrument, kind, now):
-    top = state.instruments[instrument]
-    bid = top["best_bid"]
-    ask = top["best_ask"]
-    levels = top["price_levels"]
-    values = loop.values
-    values[0] = kind
+def publish_trades(loop, sockets, count):
+    """Publish each match among the events, and keep it for those who miss it."""
+    status = loop.status[0]
+    for at in range(count):
+        event = loop.events[at]
+        if event["kind"] == _FILLED:
+            instrument = event["instrument"]
+            loop.numbers[instrument, _TRADE & 7] += 1
+            trade = loop.trades[status["trades"] & (loop.trades.shape[0] - 1)]
+            status["trades"] += 1
+            trade["instrument"] = instrument
+            trade["number"] = loop.numbers[instrument, _TRADE & 7]
+            trade["sequence"] = event["sequence"]
+            trade["time_ns"] = event["time_ns"]
+            trade["price_ticks"] = event["price_ticks"]
+            trade["quantity_lots"] = event["quantity_lots"]
+            trade["taker_side"] = 2 if event["reason"] != 0 else event["side"]
+            _fill_trade(loop, trade)
+            _publish(loop, sockets.market_data, 8)
+
+
+@routine
+def send_trades(loop, sockets, peer_size, instrument, first):
+    """Answer a TRADES_REQUEST: the trades of an instrument from number `first` on that are still kept."""
+    status = loop.status[0]
+    size = loop.trades.shape[0]
+    sent = 0
+    for at in range(max(0, status["trades"] - size), status["trades"]):
+        trade = loop.trades[at & (size - 1)]
+        if trade["instrument"] == instrument and trade["number"] >= first and sent < _MAX_TRADES_RESENT:
+            _fill_trade(loop, trade)
+            send(loop, sockets.orders, loop.peer, peer_size, 8)
+            sent += 1
+
+
+@helper
+def _is_sealed(state, instrument):
+    """Whether orders are being collected for a batch: until it is matched, the book is nobody's to see."""
+    row = state.instruments[instrument]
+    return row["phase"] == _BATCH and row["timer_ns"] != _NEVER
+
+
+@routine
+def _look_deep(loop, state, instrument, now):
+    """Take down what the depth is now, in loop.depths."""
+    values = loop.depths[instrument]
+    values[0] = _DEPTH
     values[1] = instrument
-    values[2] = loop.status[0]["sequence"]
-    values[3] = now
-    values[4] = bid
-    values[5] = state.levels[instrument][bid]["quantity_lots"] if bid != NO_BID else 0
-    values[6] = ask
-    values[7] = state.levels[instrument][ask]["quantity_lots"] if ask < levels else 0
-    values[8] = top["last_ticks"]
-    values[9] = top["volume_lots"]
+    values[2] = loop.numbers[instrument, _DEPTH & 7]
+    values[3] = loop.status[0]["sequence"]
+    values[4] = now
+    values[5] = state.instruments[instrument]["phase"]
+    values[6] = loop.numbers[instrument, _TRADE & 7]
+    at = 7
+    for side in range(2):
+        number = 2 * instrument + side
+        price = book.best(state, number)
+        for _ in range(_LEVELS):
+            if book.is_price(state, number, price):
+                values[at] = price
+                values[at + 1] = state.levels[number][price]["quantity_lots"]
+                price = book.next_price(state, number, price)
+            else:
+                values[at] = 0
+                values[at + 1] = 0
+            at += 2
+
+
+@routine
+def fill_depth(loop, state, instrument, now):
+    """Write a Depth into loop.values; returns its number of fields. Of a sealed book it is what was last published."""
+    if not _is_sealed(state, instrument):
+        _look_deep(loop, state, instrument, now)
+    for field in range(_DEPTH_FIELDS):
+        loop.values[field] = loop.depths[instrument, field]
+    return _DEPTH_FIELDS
+
+
+@routine
+def _look(loop, state, instrument, now):
+    """Take down what the top of the book is now, in loop.published; returns whether it has changed."""
+    top = state.instruments[instrument]
+    bids = 2 * instrument
+    asks = bids + 1
+    bid = book.best(state, bids)
+    ask = book.best(state, asks)
+    said = loop.published[instrument]
+    bid_lots = state.levels[bids][bid]["quantity_lots"]
+    ask_lots = state.levels[asks][ask]["quantity_lots"] if ask < top["price_levels"] else 0
+    changed = (
+        said[5] != top["phase"]
+        or said[6] != bid
+        or said[7] != bid_lots
+        or said[8] != ask
+        or said[9] != ask_lots
+        or said[11] != top["volume_lots"]
+    )
     middle = (bid + ask) // 2
     if bid == NO_BID:
         middle = ask
-    elif ask == levels:
+    elif ask == top["price_levels"]:
         middle = bid
-    values[10] = book.depth_within(state, instrument, _BUY, middle - middle // _DEPTH_DIVISOR)
-    values[11] = book.depth_within(state, instrument, _SELL, middle + middle // _DEPTH_DIVISOR)
-    _publish(loop, sockets.market_data, 12)
+    said[1] = instrument
+    said[3] = loop.status[0]["sequence"]
+    said[4] = now
+    said[5] = top["phase"]
+    said[6] = bid
+    said[7] = bid_lots
+    said[8] = ask
+    said[9] = ask_lots
+    said[10] = top["last_ticks"]
+    said[11] = top["volume_lots"]
+    said[12] = book.depth_within(state, bids, middle - middle // _DEPTH_DIVISOR)
+    said[13] = book.depth_within(state, asks, middle + middle // _DEPTH_DIVISOR)
+    return changed
+
+
+@routine
+def _say_top(loop, sockets, instrument, kind):
+    loop.numbers[instrument, kind & 7] += 1
+    for field in range(_TOP_FIELDS):
+        loop.values[field] = loop.published[instrument, field]
+    loop.values[0] = kind
+    loop.values[2] = loop.numbers[instrument, kind & 7]
+    _publish(loop, sockets.market_data, _TOP_FIELDS)
+
+
+@routine
+def publish_instrument(loop, state, sockets, instrument, now):
+    """Publish the top of the book and the depth if they have changed, and what a call auction would clear at."""
+    if _is_sealed(state, instrument):
+        return
+    if _look(loop, state, instrument, now):
+        _say_top(loop, sockets, instrument, _TOP)
+        loop.numbers[instrument, _DEPTH & 7] += 1
+        _publish(loop, sockets.market_data, fill_depth(loop, state, instrument, now))
+        if state.instruments[instrument]["phase"] == _AUCTION:
+            price, volume, imbalance, _ = auction.clearing(state, instrument)
+            loop.numbers[instrument, _INDICATIVE & 7] += 1
+            values = loop.values
+            values[0] = _INDICATIVE
+            values[1] = instrument
+            values[2] = loop.numbers[instrument, _INDICATIVE & 7]
+            values[3] = loop.status[0]["sequence"]
+            values[4] = now
+            values[5] = price
+            values[6] = volume
+            values[7] = imbalance
+            values[8] = state.instruments[instrument]["timer_ns"]
+            _publish(loop, sockets.market_data, 9)
 
 
 @routine
@@ -110,36 +340,19 @@ def publish_due(loop, state, sockets, now):
     if now - status["published_ns"] >= loop.intervals[0]:
         status["published_ns"] = now
         for instrument in range(state.instruments.shape[0]):
-            top = state.instruments[instrument]
-            said = loop.published[instrument]
-            bid = top["best_bid"]
-            ask = top["best_ask"]
-            bid_lots = state.levels[instrument][bid]["quantity_lots"]
-            ask_lots = state.levels[instrument][ask]["quantity_lots"] if ask < top["price_levels"] else 0
-            if (
-                said[0] != bid
-                or said[1] != bid_lots
-                or said[2] != ask
-                or said[3] != ask_lots
-                or said[4] != top["volume_lots"]
-                or said[5] != top["phase"]
-            ):
-                said[0] = bid
-                said[1] = bid_lots
-                said[2] = ask
-                said[3] = ask_lots
-                said[4] = top["volume_lots"]
-                said[5] = top["phase"]
-                _publish_top(loop, state, sockets, instrument, _TOP, now)
+            publish_instrument(loop, state, sockets, instrument, now)
     if now - status["slow_published_ns"] >= loop.intervals[1]:
         status["slow_published_ns"] = now
         for instrument in range(state.instruments.shape[0]):
-            _publish_top(loop, state, sockets, instrument, _SLOW_TOP, now)
+            if not _is_sealed(state, instrument):
+                _look(loop, state, instrument, now)
+            _say_top(loop, sockets, instrument, _SLOW_TOP)
     if now - status["heartbeat_ns"] >= loop.intervals[2]:
         status["heartbeat_ns"] = now
-        loop.values[:] = 0
+        loop.values[:_NOTICE_FIELDS] = 0
         loop.values[0] = _HEARTBEAT
         loop.values[1] = status["sequence"]
         loop.values[2] = now
-        loop.values[3] = -1
-        _publish(loop, sockets.notices, 10)
+        loop.values[3] = NOBODY
+        loop.values[5] = state.counters[0]["starts"]
+        _publish(loop, sockets.notices, _NOTICE_FIELDS)

@@ -1,37 +1,48 @@
 """The messages: msgpack arrays of integers. docs/wire.md is the protocol for others.
 
 Owns the layout of every message; codec.py reads and writes them within compiled code. Every message fits one frame and
-is an array of at most 15 integers, so that its first two bytes are the array's length and its kind: what a
+is an array of integers, at most 15 but for Depth, so that its first bytes are the array's length and its kind: what a
 subscription names.
 """
 
-import struct
 from enum import IntEnum
 from typing import NamedTuple
 
 import msgpack
 
-from exchange.types import CommandKind, EventKind
+from exchange.types import CommandKind, EventKind, SelfTrade
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 256
+"""Of a message to the venue."""
+DEPTH_LEVELS = 10
 
 
 class MessageKind(IntEnum):
     """Kinds of message beside those of commands (to the venue) and events (from it)."""
 
-    LOGON = 3
-    STATUS = 20
-    STOP = 21
-    LOGGED_ON = 30
-    DONE = 31
+    # from participants
+    LOG_OFF = 6
+    DEPTH_REQUEST = 7
+    TRADES_REQUEST = 8
+    # to one session
+    REFUSED = 30
+    LOGGED_ON = 31
+    DONE = 32
+    # to everyone
     TOP_OF_BOOK = 40
     SLOW_TOP_OF_BOOK = 41
     HEARTBEAT = 42
+    DEPTH = 43
+    TRADE = 44
+    INDICATIVE = 45
+    # from operators
+    STATUS = 50
+    STOP = 51
 
 
 class Report(NamedTuple):
-    """To one participant: what became of its order. Kinds ORDER_… and CANCEL_REJECTED of EventKind."""
+    """To one participant: what became of its order. Kinds ORDER_…, CANCEL_REJECTED and MASS_CANCELLED of EventKind."""
 
     kind: int
     sequence: int
@@ -43,39 +54,62 @@ class Report(NamedTuple):
     quantity_lots: int
     leaves_lots: int
     reason: int
-    liquidity: int  # of a fill: 1 the order was the taker, 2 the maker
+    liquidity: int  # of a fill: 1 the order was the taker, 2 the maker, 3 an auction
+    reference: int  # ORDER_REPLACED: the old order id; ORDER_REPEATED: the sequence of the first outcome
+
+
+class Refused(NamedTuple):
+    """To one session: the gateway did not take its message; it is in no journal and changed nothing."""
+
+    kind: int
+    sequence: int  # the latest of the venue
+    time_ns: int
+    reason: int
+    order_id: int  # of an order or a replace, as sent; of a cancel its target; else 0
 
 
 class LoggedOn(NamedTuple):
+    """The session stands. The reports that it missed follow, then new ones."""
+
     kind: int
     sequence: int
     time_ns: int
     instruments: int
-    last_order_id: int
+    account: int
+    last_order_id: int  # the highest that counted; go on above it
+    resent_from: int  # reports of this sequence and later are complete; larger than asked for: some are lost to memory
+    starts: int  # how often the venue has started
+    flags: int
 
 
 class Notice(NamedTuple):
-    """To everyone, never dropped: INSTRUMENT_HALTED, SESSION_OPENED, SIGNAL_PUBLISHED, SESSION_CLOSED, HEARTBEAT."""
+    """To everyone, never dropped: INSTRUMENT_HALTED, SESSION_OPENED, SIGNAL_PUBLISHED, SESSION_CLOSED, PHASE_CHANGED,
+    VENUE_STARTED, HEARTBEAT. AUCTION_ENDED has the same fields but is market data."""
 
     kind: int
     sequence: int
     time_ns: int
     instrument: int
     reason: int  # INSTRUMENT_HALTED: the Trigger
-    value: int  # INSTRUMENT_HALTED: what was observed; SIGNAL_PUBLISHED: bps
-    threshold: int
+    value: int  # what was observed; bps of a signal; the new phase; the imbalance; starts of the venue (HEARTBEAT too)
+    threshold: int  # PHASE_CHANGED: when the phase ends, 0 if no timer ends it; AUCTION_ENDED: the reference price
     window_ns: int
     price_ticks: int
     quantity_lots: int
 
 
 class TopOfBook(NamedTuple):
-    """Market data, conflated. bid_ticks 0 and ask_ticks = price_levels: none. Depth: lots within 1 % of the mid."""
+    """Conflated. bid_ticks 0 and ask_ticks = price_levels: none. Depth: lots within 1 % of the mid.
+
+    number counts what was published of this kind and instrument, so that a gap shows.
+    """
 
     kind: int
     instrument: int
+    number: int
     sequence: int
     time_ns: int
+    phase: int
     bid_ticks: int
     bid_lots: int
     ask_ticks: int
@@ -86,6 +120,48 @@ class TopOfBook(NamedTuple):
     ask_depth_lots: int
 
 
+class Depth(NamedTuple):
+    """The best DEPTH_LEVELS prices of each side, conflated; (0, 0) where there are fewer. Also the answer to a
+    DEPTH_REQUEST, with the number of the latest that was published."""
+
+    kind: int
+    instrument: int
+    number: int
+    sequence: int
+    time_ns: int
+    phase: int
+    trade_number: int  # the number of the latest trade
+    bids: tuple[tuple[int, int], ...]  # (price_ticks, lots), best first
+    asks: tuple[tuple[int, int], ...]
+
+
+class Trade(NamedTuple):
+    """Every match, one message each; a gap in number is repaired by a TRADES_REQUEST."""
+
+    kind: int
+    instrument: int
+    number: int
+    sequence: int
+    time_ns: int
+    price_ticks: int
+    quantity_lots: int
+    taker_side: int  # 2: an auction
+
+
+class Indicative(NamedTuple):
+    """What a call auction would clear at now; price_ticks 0: nothing."""
+
+    kind: int
+    instrument: int
+    number: int
+    sequence: int
+    time_ns: int
+    price_ticks: int
+    volume_lots: int
+    imbalance_lots: int  # positive: more bids
+    until_ns: int
+
+
 class Done(NamedTuple):
     """To the operator: its command was applied; reason is 0, or why it was not. STATUS gives the counts too."""
 
@@ -93,8 +169,8 @@ class Done(NamedTuple):
     sequence: int
     reason: int
     commands: int
-    logged_on: int
-    malformed: int
+    logged_on: int  # sessions now
+    refused: int  # messages that the gateway refused, ever
 
 
 FIELDS: dict[int, type] = {
@@ -106,6 +182,9 @@ FIELDS: dict[int, type] = {
             EventKind.ORDER_FILLED,
             EventKind.ORDER_CANCELLED,
             EventKind.CANCEL_REJECTED,
+            EventKind.ORDER_REPEATED,
+            EventKind.ORDER_REPLACED,
+            EventKind.MASS_CANCELLED,
         )
     },
     **{
@@ -115,31 +194,49 @@ FIELDS: dict[int, type] = {
             EventKind.SESSION_OPENED,
             EventKind.SIGNAL_PUBLISHED,
             EventKind.SESSION_CLOSED,
+            EventKind.AUCTION_ENDED,
+            EventKind.PHASE_CHANGED,
+            EventKind.VENUE_STARTED,
             MessageKind.HEARTBEAT,
         )
     },
+    int(MessageKind.REFUSED): Refused,
     int(MessageKind.LOGGED_ON): LoggedOn,
     int(MessageKind.DONE): Done,
     int(MessageKind.TOP_OF_BOOK): TopOfBook,
     int(MessageKind.SLOW_TOP_OF_BOOK): TopOfBook,
+    int(MessageKind.DEPTH): Depth,
+    int(MessageKind.TRADE): Trade,
+    int(MessageKind.INDICATIVE): Indicative,
 }
+_DEPTH_HEAD = 7
+DEPTH_FIELDS = _DEPTH_HEAD + 4 * DEPTH_LEVELS
+"""On the wire a Depth is flat: seven fields, the bids' prices and lots in pairs, then the asks'."""
 
 PLACE_FIELDS = 11
 """kind, order_id, instrument, side, order_type, price_ticks, quantity_lots, heard_ns, sent_ns, cause_sequence, rule"""
+REPLACE_FIELDS = 11
+"""kind, order_id, target_order_id, instrument, order_type, price_ticks, quantity_lots, heard_ns, sent_ns,
+cause_sequence, rule"""
 CANCEL_FIELDS = 8
 """kind, target_order_id, instrument, quantity_lots, heard_ns, sent_ns, cause_sequence, rule"""
-LOGON_FIELDS = 3
-"""kind, PROTOCOL_VERSION, sent_ns"""
+MASS_CANCEL_FIELDS = 7
+"""kind, instrument, side, heard_ns, sent_ns, cause_sequence, rule"""
+LOG_ON_FIELDS = 7
+"""kind, PROTOCOL_VERSION, account, flags, heard_sequence, heard_reports, sent_ns"""
+LOG_OFF_FIELDS = 1
+"""kind"""
+DEPTH_REQUEST_FIELDS = 2
+"""kind, instrument"""
+TRADES_REQUEST_FIELDS = 3
+"""kind, instrument, the first number wanted; answered with at most MAX_TRADES_RESENT trades"""
+MAX_TRADES_RESENT = 256
 CONTROL_FIELDS = 4
 """kind, account, instrument, amount; what a kind has no use for is 0"""
 
-IDENTITY_BYTES = 5
-IDENTITY_MARK = 0x41
 
-
-def identity(account: int) -> bytes:
-    """The routing id of an account's session: a mark, then the account as a big-endian 32-bit number."""
-    return struct.pack(">BI", IDENTITY_MARK, account)
+def log_on_flags(cancel_on_disconnect: bool, self_trade: SelfTrade) -> int:
+    return int(cancel_on_disconnect) + 2 * int(self_trade)
 
 
 def pack(*values: int) -> bytes:
@@ -152,9 +249,16 @@ def unpack(frame: bytes) -> tuple[int, ...]:
     Raises: ValueError: not a message of this protocol.
     """
     values = msgpack.unpackb(frame)
-    if not isinstance(values, list) or not values or values[0] not in FIELDS:
+    if not isinstance(values, list) or not values or any(type(value) is not int for value in values):
+        raise ValueError(f"not a message of this protocol: {frame[:32].hex()}")
+    if values[0] not in FIELDS:
         raise ValueError(f"not a message of this protocol: {frame[:32].hex()}")
     fields = FIELDS[values[0]]
+    if fields is Depth:
+        if len(values) != DEPTH_FIELDS:
+            raise ValueError(f"Depth with {len(values)} fields: {frame[:32].hex()}")
+        pairs = tuple(zip(values[_DEPTH_HEAD::2], values[_DEPTH_HEAD + 1 :: 2], strict=True))
+        values = [*values[:_DEPTH_HEAD], pairs[:DEPTH_LEVELS], pairs[DEPTH_LEVELS:]]
     try:
         return fields(*values)
     except TypeError:
@@ -162,9 +266,11 @@ def unpack(frame: bytes) -> tuple[int, ...]:
 
 
 def subscription(kind: int, instrument: int | None = None) -> bytes:
-    """The first bytes of a public message of this kind (and, for market data, instrument < 128)."""
-    prefix = bytes([0x90 | len(FIELDS[kind]._fields), kind])  # type: ignore[attr-defined]
-    return prefix if instrument is None else prefix + bytes([instrument])
+    """The first bytes of a public message of this kind (and, for market data, instrument)."""
+    fields = FIELDS[kind]
+    count: int = len(fields._fields)  # type: ignore[attr-defined]
+    prefix = bytes([0xDC, 0, DEPTH_FIELDS, kind]) if fields is Depth else bytes([0x90 | count, kind])
+    return prefix if instrument is None else prefix + msgpack.packb(instrument)
 
 
 def control_message(kind: CommandKind | MessageKind, account: int = 0, instrument: int = 0, amount: int = 0) -> bytes:

@@ -33,7 +33,7 @@ def signal(bps: int) -> Notice:
 
 
 def top(bid=9_996, ask=10_004, depth=3_000, time_ns=0) -> TopOfBook:
-    return TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 4, time_ns, bid, 100, ask, 100, 10_000, 0, depth, depth)
+    return TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 4, time_ns, 1, bid, 100, ask, 100, 10_000, 0, depth, depth)
 
 
 def filled(order: PlaceOrder, quantity: int, leaves: int, price: int | None = None) -> Report:
@@ -47,6 +47,7 @@ def filled(order: PlaceOrder, quantity: int, leaves: int, price: int | None = No
         order.price_ticks if price is None else price,
         quantity,
         leaves,
+        0,
         0,
         1,
     )
@@ -216,7 +217,7 @@ class TestHolder:
         actions = holder.handle(signal(-50), 0)
         order = orders(actions)[0]
         unsold = Report(
-            int(EventKind.ORDER_CANCELLED), 8, 0, 0, 1, 1, 0, order.quantity_lots, 0, Reason.NO_LIQUIDITY, 0
+            int(EventKind.ORDER_CANCELLED), 8, 0, 0, 1, 1, 0, order.quantity_lots, 0, Reason.NO_LIQUIDITY, 0, 0
         )
         holder.handle(unsold, 0)
         later = orders(holder.handle(Timer(0), 10))[0]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from exchange.jit import NEVER_COMPILED
+
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "exchange": {"exchange"},
@@ -17,12 +19,15 @@ MODULES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob(
 OWN_CLOCK = {"exchange/clock.py", "cluster/sweeper.py", "cluster/zygote.py", "cluster/zygote_client.py"}
 OWNERS = {
     "ray": {"cluster/placement.py"},
+    "prometheus_client": {"exchange/metrics.py"},
     "numba": {"exchange/jit.py", "exchange/bits.py", "exchange/libzmq.py"},
     "llvmlite": {"exchange/bits.py", "exchange/libzmq.py"},
     "zmq": {
         "exchange/libzmq.py",
         "exchange/client.py",
         "exchange/server.py",
+        "exchange/keys.py",
+        "exchange/session.py",
         "cluster/venue.py",
         "aar_swarm/agent_process.py",
     },
@@ -73,7 +78,18 @@ def test_only_one_module_makes_random_streams(path):
                 assert not is_maker, f"line {node.lineno} makes a random stream"
 
 
-@pytest.mark.parametrize("name", ["engine", "book", "accounts", "breaker", "state", "types", "bits", "replay"])
+def test_no_compiled_code_depends_on_what_leaves_its_cache_alone():
+    """jit.NEVER_COMPILED: a change in these modules does not compile anew, so no kernel may come from them."""
+    assert all((ROOT / "exchange" / f"{name}.py").exists() for name in NEVER_COMPILED)
+    for path in (ROOT / "exchange").glob("*.py"):
+        if path.stem in NEVER_COMPILED:
+            assert "exchange.jit" not in imported(path)
+        elif "exchange.jit" in imported(path):
+            compiled_from = {name.removeprefix("exchange.") for name in imported(path)}
+            assert not compiled_from & (NEVER_COMPILED - {"errors", "clock"}), path
+
+
+@pytest.mark.parametrize("name", ["engine", "book", "accounts", "auction", "breaker", "state", "types", "bits", "replay"])
 def test_the_engine_is_pure(name):
     """No socket, no clock, no file, no process: what it imports cannot reach them."""
     path = ROOT / "exchange" / f"{name}.py"

@@ -84,7 +84,7 @@ def test_selfish_exits_never_cost_less_than_the_best_and_at_most_eight_sevenths(
 
 def test_the_coordinated_exit_is_cheaper_with_more_time_and_the_same_however_finely_sliced():
     """Else the AAR ratio would be decided by a discretisation."""
-    top = TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 0, 9996, 100, 10004, 100, 10000, 0, 3000, 3000)
+    top = TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 1, 0, 1, 9996, 100, 10004, 100, 10000, 0, 3000, 3000)
 
     def cost(horizon_s: float, steps: int) -> float:
         impact = book_impact(top, 10_000.0, permanent_share=0.1, recovery_s=0.15, step_s=horizon_s / steps)

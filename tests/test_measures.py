@@ -186,4 +186,4 @@ def test_conservation_is_checked_not_assumed():
         check_conservation(engine, events)
     engine.state.positions["quantity_lots"][1] += 1
     with pytest.raises(NotConserved, match="order"):
-        check_conservation(engine, events[:-2])
+        check_conservation(engine, events[:-3])

@@ -4,7 +4,7 @@ import numpy as np
 
 from aar_swarm import lobster
 from exchange.state import Array
-from exchange.types import CommandKind
+from exchange.types import ORDER_COMMANDS
 
 
 def lobster_agreement(file: str, commands: Array, tops: Array, account: int, until_sequence: int) -> dict[str, object]:
@@ -17,7 +17,7 @@ def lobster_agreement(file: str, commands: Array, tops: Array, account: int, unt
     """
     day = lobster.read(file)
     flow = lobster.order_flow(day)
-    mine = np.flatnonzero((commands["account"] == account) & (commands["kind"] <= CommandKind.CANCEL_ORDER))
+    mine = np.flatnonzero((commands["account"] == account) & np.isin(commands["kind"], ORDER_COMMANDS))
     flow = flow[: len(mine)]  # the account's n-th command is the flow's n-th action: one session keeps its order
     mine = mine[: len(flow)]
     before = commands["sequence"][mine] < until_sequence

@@ -17,7 +17,7 @@ from aar_swarm.scenario import Scenario
 from exchange.clock import MS
 from exchange.engine import Engine
 from exchange.state import Array
-from exchange.types import EventKind, Side, Trigger
+from exchange.types import EventKind, Phase, Side, Trigger
 from exchange.wire import MessageKind, TopOfBook
 
 _BPS = 10_000
@@ -332,6 +332,8 @@ def _coordinated(session: Session, lots: int, mid: float) -> float | None:
         seen = TopOfBook(
             kind=MessageKind.SLOW_TOP_OF_BOOK,
             instrument=0,
+            number=0,
+            phase=Phase.CONTINUOUS,
             last_ticks=0,
             volume_lots=0,
             **{name: int(top[name]) for name in TOP.names or ()},

@@ -5,18 +5,18 @@ import polars as pl
 
 from aar_swarm.agents.base import Rule
 from exchange import book
-from exchange.engine import EVENTS_BESIDE_RESTING, Engine, apply_commands
+from exchange.engine import Engine, apply_commands, events_bound
 from exchange.jit import kernel
 from exchange.journal import Journal
 from exchange.state import Array
-from exchange.types import EVENT, NO_BID, CommandKind, EventKind, Side, _record
+from exchange.types import EVENT, NO_BID, ORDER_COMMANDS, EventKind, Side, _record
 
 TOP = _record(
     "sequence", "time_ns", "bid_ticks", "bid_lots", "ask_ticks", "ask_lots", "bid_depth_lots", "ask_depth_lots"
 )
 """The top of one book after one command; bid_ticks 0 and ask_ticks = price_levels: none; depth as TopOfBook has it."""
 
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
+_SELL = int(Side.SELL)
 
 
 def from_records(records: Array) -> pl.DataFrame:
@@ -30,30 +30,31 @@ def _trace(state, commands, events, instrument, tops):
     for at in range(commands.shape[0]):
         apply_commands(state, commands, at, at + 1, events)
         row = tops[at]
-        top = state.instruments[instrument]
-        bid = top["best_bid"]
-        ask = top["best_ask"]
-        levels = top["price_levels"]
+        bids = 2 * instrument
+        asks = bids + 1
+        bid = book.best(state, bids)
+        ask = book.best(state, asks)
+        levels = state.instruments[instrument]["price_levels"]
         row["sequence"] = commands[at]["sequence"]
         row["time_ns"] = commands[at]["received_ns"]
         row["bid_ticks"] = bid
-        row["bid_lots"] = state.levels[instrument][bid]["quantity_lots"] if bid != NO_BID else 0
+        row["bid_lots"] = state.levels[bids][bid]["quantity_lots"] if bid != NO_BID else 0
         row["ask_ticks"] = ask
-        row["ask_lots"] = state.levels[instrument][ask]["quantity_lots"] if ask < levels else 0
+        row["ask_lots"] = state.levels[asks][ask]["quantity_lots"] if ask < levels else 0
         middle = (bid + ask) // 2
         if bid == NO_BID:
             middle = ask
         elif ask == levels:
             middle = bid
-        row["bid_depth_lots"] = book.depth_within(state, instrument, _BUY, middle - middle // 100)
-        row["ask_depth_lots"] = book.depth_within(state, instrument, _SELL, middle + middle // 100)
+        row["bid_depth_lots"] = book.depth_within(state, bids, middle - middle // 100)
+        row["ask_depth_lots"] = book.depth_within(state, asks, middle + middle // 100)
     return commands.shape[0]
 
 
 def trace_tops(recorded: Journal, instrument: int = 0) -> Array:
     """TOP[n]: the top of the book after each command of a journal."""
     engine = Engine(recorded.config)
-    events = np.zeros(recorded.config.max_orders + EVENTS_BESIDE_RESTING, EVENT)
+    events = np.zeros(events_bound(engine.state), EVENT)
     tops = np.zeros(len(recorded.commands), TOP)
     _trace(engine.state, recorded.commands, events, instrument, tops)
     return tops
@@ -81,7 +82,7 @@ def decisions_table(commands: Array, groups: list[str]) -> pl.DataFrame:
 
     groups: the kind of participant, by account.
     """
-    mine = commands[commands["kind"] <= CommandKind.CANCEL_ORDER]
+    mine = commands[np.isin(commands["kind"], ORDER_COMMANDS)]
     names = {int(rule): rule.name for rule in Rule}
     known = (mine["account"] >= 0) & (mine["account"] < len(groups))
     return from_records(mine).with_columns(
@@ -100,7 +101,7 @@ def latency_table(commands: Array, timings: Array) -> pl.DataFrame:
     """
     count = min(len(commands), len(timings))
     commands, timings = commands[:count], timings[:count]
-    mine = commands["kind"] <= CommandKind.CANCEL_ORDER
+    mine = np.isin(commands["kind"], ORDER_COMMANDS)
     commands, timings = commands[mine], timings[mine]
     return pl.DataFrame(
         {
