@@ -6,6 +6,7 @@ Progress goes to standard error; results, or one JSON object with --json, to sta
 import json
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,19 @@ Background = Annotated[
 Speed = Annotated[float, typer.Option(help="How many times as fast the recorded day is sent.")]
 Port = Annotated[int, typer.Option(min=0, max=65533, help="Port of order entry; the next two are taken too. 0: any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The venue's TOML; see docs/exchange.md.")]
 Directory = Annotated[Path, typer.Argument(help="Directory of a run.")]
+
+
+class Control(StrEnum):
+    OPEN = "open"
+    CLOSE = "close"
+    DEPOSIT_CASH = "deposit-cash"
+    DEPOSIT_LOTS = "deposit-lots"
+    LIMIT = "limit"
+    SIGNAL = "signal"
+    STATUS = "status"
+    STOP = "stop"
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, str]:
@@ -213,6 +226,70 @@ def keys(
     names = [name.strip() for name in operators.split(",")] if operators else []
     create(directory, numbers, names)
     _out.print(f"{directory}: {len(numbers)} accounts, {len(names)} operators", soft_wrap=True)
+
+
+@app.command()
+def exchange(config: ConfigFile) -> int:
+    """Run the venue alone, for anyone's client; it goes on from its journal if it has one. Stop it with Ctrl-C."""
+    from exchange.config_file import load
+    from exchange.server import main_standalone
+
+    return main_standalone(load(config))
+
+
+@app.command()
+def control(
+    config: ConfigFile,
+    what: Annotated[Control, typer.Argument(help="What the venue is to do.")],
+    account: Annotated[int, typer.Option(help="Of a deposit or a limit.")] = 0,
+    instrument: Annotated[int, typer.Option(help="Of deposit-lots and signal.")] = 0,
+    amount: Annotated[int, typer.Option(help="Minor units, lots, the limit, or the signal's bps.")] = 0,
+    limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
+    operator: Annotated[str, typer.Option(help="Whose key to use, if the venue has keys.")] = "operator",
+) -> int:
+    """Operate a venue that `aar exchange` runs: open, close, deposit, limit, signal, status, stop."""
+    import zmq
+
+    from exchange.client import Operator
+    from exchange.config_file import keys_directory, load
+    from exchange.errors import VenueError
+    from exchange.keys import load_client
+    from exchange.types import CommandKind, Limit, Reason
+    from exchange.wire import MessageKind
+
+    kinds: dict[Control, CommandKind | MessageKind] = {
+        Control.OPEN: CommandKind.OPEN_SESSION,
+        Control.CLOSE: CommandKind.CLOSE_SESSION,
+        Control.DEPOSIT_CASH: CommandKind.DEPOSIT_CASH,
+        Control.DEPOSIT_LOTS: CommandKind.DEPOSIT_POSITION,
+        Control.LIMIT: CommandKind.SET_LIMIT,
+        Control.SIGNAL: CommandKind.PUBLISH_SIGNAL,
+        Control.STATUS: MessageKind.STATUS,
+        Control.STOP: MessageKind.STOP,
+    }
+    if what is Control.LIMIT:
+        names = [choice.name.lower() for choice in Limit]
+        if limit not in names:
+            raise ConfigurationError(f"--limit {limit!r}: choose one of {', '.join(names)}")
+        instrument = Limit[limit.upper()]
+    venue = load(config)
+    directory = keys_directory(config)
+    keys = None if directory is None else load_client(directory, operator=operator)
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        client = Operator(context, venue.control_address, timeout_ms=5000, keys=keys)
+        try:
+            done = client.request(kinds[what], account, instrument, amount)
+        except VenueError as error:
+            raise ConfigurationError(f"{error}; is it running, and is this its configuration?") from None
+        finally:
+            client.close()
+    finally:
+        context.destroy(linger=0)
+    if done.reason:
+        raise ConfigurationError(f"the venue refused: {Reason(done.reason).name}")
+    _out.print(json.dumps(done._asdict()), soft_wrap=True)
+    return 0
 
 
 def main() -> None:

@@ -60,6 +60,8 @@ _MASS_CANCEL_FIELDS, _LOG_ON_FIELDS, _LOG_OFF_FIELDS = wire.MASS_CANCEL_FIELDS, 
 _DEPTH_REQUEST_FIELDS, _TRADES_REQUEST_FIELDS = wire.DEPTH_REQUEST_FIELDS, wire.TRADES_REQUEST_FIELDS
 _CONTROL_FIELDS, _VERSION, _MAX_BYTES = wire.CONTROL_FIELDS, wire.PROTOCOL_VERSION, wire.MAX_MESSAGE_BYTES
 _NEVER = int(NEVER)
+_CLOSED = -2
+"""In Loop.descriptors: the connection that had this file descriptor has ended, and no other has it yet."""
 _SECOND = 1_000_000_000
 
 LOOP = _record(
@@ -75,6 +77,7 @@ LOOP = _record(
     "journal_errno",
     "sync_each_batch",
     "sessions",  # logged on now
+    "lost",  # not 0: a session's connection did not take a report, and the session has not been ended yet
     "max_sessions",
     "session_interval_ns",  # 1 s / messages per second of a session; 0: no limit
     "with_keys",
@@ -97,11 +100,11 @@ LOOP = _record(
     "stop",
 )
 
-TIMING = _record("matched_ns", "acknowledged_ns")
-"""Of the command with the sequence number row + 1: applied, and its reports handed to the sockets."""
+TIMING = _record("matched_ns", "noticed_ns", "acknowledged_ns")
+"""Of the command with the sequence number row + 1: applied; its notices, then its reports handed to the sockets."""
 
-CONNECTION = _record("number", "account", "descriptor", "rate_ns")
-"""A session's connection, by its number modulo the table's length; account NOBODY: none."""
+CONNECTION = _record("number", "account", "descriptor", "rate_ns", "lost")
+"""A session's connection, by its number modulo the table's length; account NOBODY: none. lost: a report did not go."""
 
 SESSION = _record("connection", "heard_sequence", "heard_reports")
 """An account's: the number of its connection, NOBODY if it has none, and what it said that it has heard."""
@@ -142,7 +145,7 @@ class Loop(NamedTuple):
     reasons: Array  # int64[1024]: rejects and refusals by Reason
     connections: Array  # CONNECTION[c], c a power of two
     sessions: Array  # SESSION[A]
-    descriptors: Array  # int64[d]: the number of the session's connection by file descriptor, NOBODY if none
+    descriptors: Array  # int64[d]: the number of the session's connection by file descriptor; NOBODY; _CLOSED
     account_keys: Array  # uint8[A, 40]: the public key of each account, in Z85
     published: Array  # int64[I, 16]: the top of book that was last published
     depths: Array  # int64[I, DEPTH_FIELDS]: the depth that was last looked at
@@ -408,6 +411,7 @@ def _commit(loop, state, sockets, count):
         done, events = apply_commands(state, loop.commands, done, count, loop.events)
         matched = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
         outbound.send_notices(loop, sockets, events)
+        noticed = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
         for at in range(events):
             kind = loop.events[at]["kind"]
             if kind == _LOGGED_ON:
@@ -430,6 +434,7 @@ def _commit(loop, state, sockets, count):
             row = status["timings"]
             if row < loop.timings.shape[0]:
                 loop.timings[row]["matched_ns"] = matched
+                loop.timings[row]["noticed_ns"] = noticed
                 loop.timings[row]["acknowledged_ns"] = acknowledged
                 status["timings"] = row + 1
     return reason
@@ -477,6 +482,7 @@ def _unbind(loop, row):
     connection = loop.connections[row]
     account = connection["account"]
     connection["account"] = NOBODY
+    connection["lost"] = 0
     loop.sessions[account]["connection"] = NOBODY
     loop.descriptors[connection["descriptor"]] = NOBODY
     loop.status[0]["sessions"] -= 1
@@ -491,12 +497,25 @@ def _end_session(loop, state, sockets, row):
 
 
 @routine
+def _end_lost_sessions(loop, state, sockets):
+    """End the sessions that did not take a report: they would miss it unawares. Logged on again, they are told it.
+    Returns −1 if the journal failed."""
+    loop.status[0]["lost"] = 0
+    for row in range(loop.connections.shape[0]):
+        if loop.connections[row]["lost"] != 0 and _end_session(loop, state, sockets, row) < 0:
+            return -1
+    return 0
+
+
+@routine
 def _watch_connections(loop, state, sockets):
     """End the sessions whose connections ended. Returns −1 if the journal failed.
 
     A descriptor is used again at once. Its events come in order, and before any message of the new connection; so a
     logon that first reads all of them cannot be taken for the one before it.
     """
+    if loop.status[0]["lost"] != 0 and _end_lost_sessions(loop, state, sockets) < 0:
+        return -1
     while True:
         size = libzmq.zmq_recv(sockets.monitor, loop.option.ctypes.data, 16, libzmq.DONTWAIT)
         if size < 0:
@@ -508,6 +527,7 @@ def _watch_connections(loop, state, sockets):
             row = _session_of(loop, loop.descriptors[descriptor])
             if row >= 0 and _end_session(loop, state, sockets, row) < 0:
                 return -1
+            loop.descriptors[descriptor] = _CLOSED if event == libzmq.EVENT_DISCONNECTED else NOBODY
         elif event & libzmq.EVENTS_HANDSHAKE_FAILED != 0:
             loop.status[0]["handshakes_failed"] += 1
 
@@ -532,6 +552,8 @@ def _log_on(loop, state, sockets, peer_size):
         reason = _UNKNOWN_ACCOUNT
     elif connection < 0 or descriptor < 0 or descriptor >= MAX_DESCRIPTORS or flags < 0 or flags > MAX_FLAGS:
         reason = _MALFORMED
+    elif loop.descriptors[descriptor] == _CLOSED:
+        reason = _NOT_LOGGED_ON  # its connection has ended since, so nobody hears this
     elif status["with_keys"] != 0 and not _has_key_of(loop, account):
         reason = _WRONG_KEY
     elif (bound >= 0 and loop.connections[row]["account"] != account) or (
@@ -554,6 +576,11 @@ def _log_on(loop, state, sockets, peer_size):
         status["logons"] += 1
     loop.sessions[account]["heard_sequence"] = heard_sequence
     loop.sessions[account]["heard_reports"] = heard_reports
+    # Its connection may have ended, and another one have its descriptor. A poll makes libzmq see that, so that the
+    # answer cannot be sent; then the session is a lost one.
+    loop.poll[0] = sockets.orders
+    loop.poll[1] = libzmq.POLLIN << 32
+    libzmq.zmq_poll(loop.poll.ctypes.data, 1, 0)
     return _commit_timely(loop, state, sockets, _LOG_ON, account, NOBODY, flags)
 
 

@@ -29,7 +29,7 @@ _CONNECTION_BYTES = codec.CONNECTION_ID_BYTES
 
 @routine
 def send(loop, socket, address, address_size, count):
-    """Send the first `count` of loop.values to one session; a session that cannot take it loses it, counted."""
+    """Send the first `count` of loop.values to one connection. Returns whether it took it; if not, that is counted."""
     size = codec.put_array(loop.out, loop.values, count)
     sent = libzmq.zmq_send(socket, address.ctypes.data, address_size, libzmq.DONTWAIT | libzmq.SNDMORE)
     if sent >= 0:
@@ -38,6 +38,16 @@ def send(loop, socket, address, address_size, count):
         loop.status[0]["unsent"] += 1
     else:
         loop.status[0]["sent"] += 1
+    return sent >= 0
+
+
+@routine
+def _send_to_session(loop, sockets, connection, count):
+    """Send to a session; if it is gone, or too slow, it is marked as lost, and the loop ends it."""
+    codec.put_connection(loop.address, connection)
+    if not send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, count):
+        loop.connections[connection & (loop.connections.shape[0] - 1)]["lost"] = 1
+        loop.status[0]["lost"] = 1
 
 
 @routine
@@ -84,8 +94,7 @@ def _send_report(loop, sockets, event, maker):
         values[10] = _IN_AUCTION if event["reason"] != 0 else _MAKER if maker == 1 else _TAKER
     elif kind == _REPLACED or kind == _REPEATED:
         values[11] = event["value"]
-    codec.put_connection(loop.address, connection)
-    send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, _REPORT_FIELDS)
+    _send_to_session(loop, sockets, connection, _REPORT_FIELDS)
 
 
 @helper
@@ -117,8 +126,7 @@ def send_logged_on(loop, state, sockets, at):
     values[6] = max(heard, status["forgotten"] + 1)
     values[7] = state.counters[0]["starts"]
     values[8] = event["value"]
-    codec.put_connection(loop.address, session["connection"])
-    send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, 9)
+    _send_to_session(loop, sockets, session["connection"], 9)
     if heard <= 0:
         return
     size = loop.recent.shape[0]

@@ -46,7 +46,7 @@ from exchange.loop import (
 )
 from exchange.replay import format_digest
 from exchange.state import Array
-from exchange.types import MAX_CASH, MAX_QUANTITY_LOTS, NOBODY, CommandKind, EventKind, Phase
+from exchange.types import MAX_CASH, MAX_QUANTITY_LOTS, NOBODY, CommandKind, EventKind, Phase, Reason
 
 _PR_SET_PDEATHSIG = 1
 _SLICE_NS = 50_000_000
@@ -265,7 +265,9 @@ class Venue:
                     self.loop.account_keys[account] = np.frombuffer(key.encode(), np.uint8)
         kinds = recovered.recent["kind"]
         reports = recovered.recent[(kinds <= EventKind.MASS_CANCELLED) & (kinds != EventKind.INSTRUMENT_HALTED)]
-        reports = reports[-RECENT_REPORTS:]
+        # An operator's reject is no report. A participant's has an order id, or for its reason that it has none.
+        named = (reports["order_id"] != 0) | (reports["reason"] == Reason.ORDER_ID_NOT_INCREASING)
+        reports = reports[(reports["kind"] != EventKind.ORDER_REJECTED) | named][-RECENT_REPORTS:]
         self.loop.recent[: len(reports)] = reports
         status["recent"] = len(reports)
         if len(recovered.recent) < recovered.events:

@@ -3,7 +3,7 @@
 Three servers, each a process of its own, take the same frames from the same client (compiled, several sessions, a
 bounded number of commands unanswered) in turn, several times over; the ratio is of the medians of one run:
 
-- the venue: decode, sequence, journal, match, report (half limit orders, 40 % cancels, 10 % marketable; one instrument)
+- the venue: decode, sequence, journal, match, report (limit orders, a tenth marketable, and cancels; one instrument)
 - a bare libzmq echo in numba: receive two frames, send them back
 - the same echo through pyzmq
 
@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 import zmq
+from operations import CANCEL, PRICE_LEVELS, make_operations
 
 from exchange import journal, libzmq, wire
 from exchange.bits import store_big_endian
 from exchange.jit import kernel
-from exchange.server import TIMINGS_FILE
+from exchange.server import TIMINGS_FILE, ask_for_realtime
 from exchange.types import CommandKind, EventKind
 
-_SESSIONS = 8
+SESSIONS = 8
 _WINDOW = 512
-_MID, _LEVELS = 30_000, 65_536
 _ACCEPTED, _REJECTED = int(EventKind.ORDER_ACCEPTED), int(EventKind.ORDER_REJECTED)
 _CANCELLED, _CANCEL_REJECTED = int(EventKind.ORDER_CANCELLED), int(EventKind.CANCEL_REJECTED)
 _REPORT_LEAD = 0x9C
@@ -43,42 +43,22 @@ _SENT_FROM_END = 2 + 8
 
 
 class Frames:
-    """Commands as they go over the wire, in one buffer, each with the session that sends it."""
+    """Commands as they go over the wire, in one buffer, each with the session (0 … 7) that sends it."""
 
-    def __init__(self, count: int, seed: int = 1) -> None:
-        random = np.random.default_rng(seed)
-        kinds = random.random(count)
-        mids = _MID + np.cumsum(random.normal(0, 0.1, count)).astype(int)
-        distances = random.geometric(0.1, count)
-        sides = random.integers(0, 2, count)
-        quantities = random.integers(1, 100, count)
-        picks = random.random(count)
-        alive: list[tuple[int, int]] = []  # order id, session
-        next_id = 1
-        frames, sessions = [], []
+    def __init__(self, count: int, instrument: int = 0) -> None:
         sent_ns = 1 << 62  # any number of nine bytes
-        for at in range(count):
-            side = int(sides[at])
-            if kinds[at] < 0.4 and len(alive) > 1000:
-                pick = int(picks[at] * len(alive))
-                order_id, session = alive[pick]
-                alive[pick] = alive[-1]
-                alive.pop()
-                frames.append(wire.pack(CommandKind.CANCEL_ORDER, order_id, 0, 0, 0, sent_ns, 0, 0))
+        frames = []
+        made = make_operations(count)
+        for op, side, price, quantity, order_id in made.tolist():
+            if op == CANCEL:
+                frames.append(wire.pack(CommandKind.CANCEL_ORDER, order_id, instrument, 0, 0, sent_ns, 0, 0))
             else:
-                away = int(distances[at]) * (-1 if kinds[at] > 0.9 else 1)  # the wrong side of the mid: marketable
-                price = int(mids[at]) + (away if side else -away)
-                order_id, session = next_id, next_id % _SESSIONS
-                next_id += 1
-                alive.append((order_id, session))
-                quantity = int(quantities[at])
                 frames.append(
-                    wire.pack(CommandKind.PLACE_ORDER, order_id, 0, side, 0, price, quantity, 0, sent_ns, 0, 0)
+                    wire.pack(CommandKind.PLACE_ORDER, order_id, instrument, side, 0, price, quantity, 0, sent_ns, 0, 0)
                 )
-            sessions.append(session)
         self.bytes = np.frombuffer(b"".join(frames), np.uint8).copy()
         self.starts = np.concatenate([[0], np.cumsum([len(frame) for frame in frames])]).astype(np.int64)
-        self.sessions = np.array(sessions, np.int64)
+        self.sessions = (made["order_id"] % SESSIONS).astype(np.int64)
 
 
 @kernel
@@ -137,8 +117,9 @@ def _echo(socket, address, payload, poll):
         libzmq.zmq_send(socket, payload.ctypes.data, size, 0)
 
 
-def _be_echo(compiled: bool) -> None:
-    """The process of an echo: says its port, serves until told to stop."""
+def _be_echo(compiled: bool, realtime: bool) -> None:
+    """The process of an echo, in the venue's scheduling class: says its port, serves until told to stop."""
+    ask_for_realtime(realtime)
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.RCVHWM, 0)
@@ -156,34 +137,31 @@ def _be_echo(compiled: bool) -> None:
 
 
 class Client:
-    def __init__(self, endpoint: str, sessions: bool) -> None:
+    def __init__(self, endpoint: str, sessions: bool, first_account: int = 0) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self.sockets = []
-        for account in range(_SESSIONS):
+        for account in range(SESSIONS):
             socket = self._context.socket(zmq.DEALER)
             socket.setsockopt(zmq.RCVHWM, 0)
             socket.setsockopt(zmq.SNDHWM, 0)
             socket.setsockopt(zmq.LINGER, 1000)
             socket.connect(endpoint)
             if sessions:
-                socket.send(wire.pack(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, account, 0, 0, 0, 0))
+                socket.send(wire.pack(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, first_account + account, 0, 0, 0, 0))
                 assert wire.unpack(socket.recv()).kind == wire.MessageKind.LOGGED_ON
             self.sockets.append(socket)
         self._handles = np.array([socket.underlying for socket in self.sockets], np.int64)
+        self._drive(np.zeros(1, np.uint8), np.zeros(1, np.int64), np.zeros(0, np.int64), 0, True)  # compiles
+
+    def _drive(self, *arguments: Any) -> int:
+        frames, starts, sessions, interval_ns, is_echo = arguments
+        buffer, clock = np.zeros(256, np.uint8), np.zeros(2, np.int64)
+        window = _WINDOW * SESSIONS
+        return int(_drive(self._handles, frames, starts, sessions, window, interval_ns, is_echo, buffer, clock))
 
     def drive(self, frames: Frames, interval_ns: int, is_echo: bool) -> float:
         """Commands per second; at a fixed rate, the rate at which they were answered."""
-        spent = _drive(
-            self._handles,
-            frames.bytes,
-            frames.starts,
-            frames.sessions,
-            _WINDOW * _SESSIONS,
-            interval_ns,
-            is_echo,
-            np.zeros(256, np.uint8),
-            np.zeros(2, np.int64),
-        )
+        spent = self._drive(frames.bytes, frames.starts, frames.sessions, interval_ns, is_echo)
         if spent < 0:
             raise SystemExit("answers stopped coming for 10 s")
         return len(frames.sessions) / spent * 1e9
@@ -192,10 +170,9 @@ class Client:
         self._context.destroy(linger=1000)
 
 
-def _run_echo(frames: Frames, compiled: bool) -> float:
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--be-echo", "compiled" if compiled else "pyzmq"], stdout=subprocess.PIPE
-    )
+def _run_echo(frames: Frames, compiled: bool, realtime: bool) -> float:
+    command = [sys.executable, __file__, "--be-echo", "compiled" if compiled else "pyzmq"]
+    process = subprocess.Popen(command + ([] if realtime else ["--no-realtime"]), stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         client = Client(f"tcp://127.0.0.1:{int(process.stdout.readline())}", sessions=False)
@@ -215,8 +192,8 @@ def _run_venue(frames: Frames, rate: float | None, sync: str, realtime: bool) ->
     with tempfile.TemporaryDirectory(prefix="aar-bench-") as directory:
         config = {
             "engine": {
-                "instruments": [{"price_levels": _LEVELS}],
-                "accounts": _SESSIONS,
+                "instruments": [{"price_levels": PRICE_LEVELS}],
+                "accounts": SESSIONS,
                 "max_orders": 1 << 20,
             },
             "directory": directory,
@@ -265,12 +242,12 @@ def measure(count: int, rounds: int, sync: str, realtime: bool, loads: tuple[flo
     rates: dict[str, list[float]] = {"venue_orders_per_s": [], "libzmq_echo_per_s": [], "pyzmq_echo_per_s": []}
     small = Frames(1000)
     _run_venue(small, None, sync, realtime)  # compiles
-    _run_echo(small, True)
+    _run_echo(small, True, realtime)
     for _ in range(rounds):
-        rates["libzmq_echo_per_s"].append(_run_echo(frames, True))
+        rates["libzmq_echo_per_s"].append(_run_echo(frames, True, realtime))
         rates["venue_orders_per_s"].append(_run_venue(frames, None, sync, realtime)[0])
-        rates["pyzmq_echo_per_s"].append(_run_echo(frames, False))
-    figures: dict[str, Any] = {"commands": count, "rounds": rounds, "sessions": _SESSIONS, "sync": sync}
+        rates["pyzmq_echo_per_s"].append(_run_echo(frames, False, realtime))
+    figures: dict[str, Any] = {"commands": count, "rounds": rounds, "sessions": SESSIONS, "sync": sync}
     for name, values in rates.items():
         figures[name] = round(statistics.median(values))
         figures[f"{name}_range"] = [round(min(values)), round(max(values))]
@@ -294,7 +271,7 @@ def main() -> int:
     parser.add_argument("--be-echo", choices=["compiled", "pyzmq"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.be_echo:
-        _be_echo(arguments.be_echo == "compiled")
+        _be_echo(arguments.be_echo == "compiled", not arguments.no_realtime)
         return 0
     figures = measure(
         arguments.commands, arguments.rounds, arguments.sync, not arguments.no_realtime, tuple(arguments.loads)

@@ -35,6 +35,30 @@ def compiled_mix(digest, word):
     return bits.mix(digest, word)
 
 
+@numba.njit
+def compiled_wrapping_dot(a, b, c, d):
+    return bits.wrapping_dot(a, b, c, d)
+
+
+@numba.njit
+def compiled_logical_shift_right(word, count):
+    return bits.logical_shift_right(word, count)
+
+
+@numba.njit
+def compiled_load(array, index):
+    return bits.load_big_endian(array, index)
+
+
+@numba.njit
+def compiled_store(array, index, word):
+    bits.store_big_endian(array, index, word)
+
+
+def signed(word):
+    return (word + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def set_bits(word):
     return [bit for bit in range(64) if (int(word) >> bit) & 1]
 
@@ -69,3 +93,27 @@ def test_mix_is_the_same_compiled_and_not(digest, word):
 @given(words, words, words)
 def test_mix_tells_any_two_words_apart(digest, one, other):
     assert (bits.mix(digest, one) == bits.mix(digest, other)) == (one == other)
+
+
+@given(words, words, words, words)
+def test_a_product_sum_wraps_around(a, b, c, d):
+    for function in (bits.wrapping_dot, compiled_wrapping_dot):
+        assert function(a, b, c, d) == signed(int(a) * int(b) + int(c) * int(d))
+
+
+@given(words, st.integers(0, 63))
+def test_a_logical_shift_brings_in_zeros(word, count):
+    for function in (bits.logical_shift_right, compiled_logical_shift_right):
+        assert set_bits(function(word, np.int64(count))) == [bit - count for bit in set_bits(word) if bit >= count]
+
+
+@given(st.binary(min_size=24, max_size=24), st.integers(0, 16), words)
+def test_eight_bytes_are_read_and_written_big_endian_at_any_place(raw, index, word):
+    array = np.frombuffer(raw, np.uint8)
+    for function in (bits.load_big_endian, compiled_load):
+        assert function(array, index) == int.from_bytes(raw[index : index + 8], "big", signed=True)
+    for function in (bits.store_big_endian, compiled_store):
+        written = array.copy()
+        function(written, index, word)
+        wanted = raw[:index] + int(word).to_bytes(8, "big", signed=True) + raw[index + 8 :]
+        assert written.tobytes() == wanted

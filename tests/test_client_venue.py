@@ -22,7 +22,7 @@ from exchange.session import AsyncSession, Session
 from exchange.session_state import OrderStatus
 from exchange.types import CommandKind, EventKind, Reason, Side
 
-pytestmark = pytest.mark.skipif("AAR_REAL_VENUE" not in os.environ, reason="set AAR_REAL_VENUE to run these")
+pytestmark = pytest.mark.usefixtures("nothing_left")
 BUY, SELL = Side.BUY, Side.SELL
 
 
