@@ -81,6 +81,7 @@ LOOP = _record(
     "max_sessions",
     "session_interval_ns",  # 1 s / messages per second of a session; 0: no limit
     "with_keys",
+    "grace_ends_ns",  # until then the sessions of before a restart may come back; NEVER once that is over
     "logons",  # ever
     "refused",  # messages, ever
     "handshakes_failed",
@@ -585,16 +586,15 @@ def _log_on(loop, state, sockets, peer_size):
 
 
 @routine
-def _answer_request(loop, state, sockets, peer_size, kind, now):
+def _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now):
     """A DEPTH_REQUEST or TRADES_REQUEST: public knowledge, for any connection."""
-    instrument = loop.values[1]
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         _refuse(loop, sockets.orders, peer_size, _UNKNOWN_INSTRUMENT, 0)
     elif kind == _DEPTH_REQUEST:
         count = outbound.fill_depth(loop, state, instrument, now)
         outbound.send(loop, sockets.orders, loop.peer, peer_size, count)
     else:
-        outbound.send_trades(loop, sockets, peer_size, instrument, loop.values[2])
+        outbound.send_trades(loop, sockets, peer_size, instrument, first)
 
 
 @helper
@@ -638,8 +638,12 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
     if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
         fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST
     ):
-        _answer_request(loop, state, sockets, peer_size, kind, now)
-        return count
+        # The answer has the sequence of what came before it, so that must be in the book.
+        instrument, first = loop.values[1], loop.values[2]
+        if count > 0 and _commit(loop, state, sockets, count) < 0:
+            return -1
+        _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now)
+        return 0
     row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
     reason = _OK
     order_id = 0
@@ -740,14 +744,20 @@ def command(loop, state, sockets, kind, account, instrument, amount):
     return _commit_timely(loop, state, sockets, kind, account, instrument, amount)
 
 
-@kernel
-def log_off_absent(loop, state, sockets):
-    """End the sessions of a former life that nobody has taken up again. Returns False if the journal failed."""
+@routine
+def _log_off_absent(loop, state, sockets, slack):
+    """End the sessions of a former life that nobody has taken up again, as many as the segment has room for.
+
+    Returns −1 if the journal failed.
+    """
     for account in range(state.accounts.shape[0]):
+        if loop.status[0]["journal_room"] < slack:
+            return 0  # and again in the next segment
         absent = state.accounts[account]["logged_on"] != 0 and loop.sessions[account]["connection"] == NOBODY
         if absent and _commit_timely(loop, state, sockets, _LOG_OFF_COMMAND, account, NOBODY, 0) < 0:
-            return False
-    return True
+            return -1
+    loop.status[0]["grace_ends_ns"] = _NEVER
+    return 0
 
 
 @kernel
@@ -767,6 +777,8 @@ def serve(loop, state, sockets, until_ns, slack, longest):
             return SLICE_OVER
         now = _stamp(loop)
         if now >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, now) < 0:
+            return JOURNAL_FAILED
+        if now >= status["grace_ends_ns"] and _log_off_absent(loop, state, sockets, slack) < 0:
             return JOURNAL_FAILED
         if _watch_connections(loop, state, sockets) < 0:
             return JOURNAL_FAILED

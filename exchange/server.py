@@ -40,7 +40,6 @@ from exchange.loop import (
     Sockets,
     command,
     journal_slack,
-    log_off_absent,
     new_loop,
     serve,
 )
@@ -437,7 +436,8 @@ class Venue:
         last code."""
         signal.signal(signal.SIGTERM, self._terminate)
         state = self.engine.state
-        grace_ends_ns = clock.monotonic_ns() + self.config.reconnect_grace_ns
+        status = self.loop.status[0]
+        status["grace_ends_ns"] = clock.monotonic_ns() + status["clock_offset_ns"] + self.config.reconnect_grace_ns
         while not self.terminated:
             until_ns = clock.monotonic_ns() + _SLICE_NS
             code = int(serve(self.loop, state, self.sockets, until_ns, self.slack, self.longest))
@@ -445,10 +445,6 @@ class Venue:
                 return JOURNAL_FAILED
             if code in (STOPPED, JOURNAL_FAILED):
                 return code
-            if grace_ends_ns and clock.monotonic_ns() >= grace_ends_ns:
-                grace_ends_ns = 0
-                if not log_off_absent(self.loop, state, self.sockets):
-                    return JOURNAL_FAILED
             if parent is not None and select.select([parent], [], [], 0)[0] and not os.read(parent, 1):
                 break  # the parent is gone
         return SLICE_OVER

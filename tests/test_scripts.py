@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,45 @@ def test_fuzz_compares_the_engine_with_the_oracle():
 def test_bench_rehearsal_prints_both_times():
     found = script("bench_rehearsal.py", "--agents", 3)
     assert found["first_us"] > 0 and found["second_us"] > 0
+
+
+def test_bench_engine_says_what_each_layer_adds_and_that_the_fills_are_the_books():
+    found = script("bench_engine.py", "--operations", 20_000, "--repeats", 1)
+    assert found["operations"] == 20_000 and found["trades"] > 500 and len(found["fill_hash"]) == 16
+    assert all(found[f"{layer}_ns_per_op"] > 0 for layer in ("book", "engine_bare", "engine_with_limits", "engine"))
+
+
+def test_bench_engine_finds_the_fills_of_the_shared_workload(data):
+    """Its generator and the hash of its fills are the shared prototypes'; a tenth of it has a hash of its own."""
+    generator = data.parent / "prototypes" / "gen_workload.py"
+    if not generator.exists():
+        pytest.skip(f"{generator} is not there")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "workload.bin"
+        subprocess.run(
+            [sys.executable, generator, "--n", "200000", "--out", path], check=True, capture_output=True, timeout=120
+        )
+        found = script("bench_engine.py", "--workload", path, "--repeats", 1)
+        expected = json.loads(path.with_suffix(".json").read_text())
+    assert found["fill_hash"] == found["fill_hash_expected"] == expected["trade_hash"]
+    assert found["trades"] == expected["trades"]
+
+
+def test_bench_venue_compares_with_both_echoes_and_measures_under_load():
+    found = script("bench_venue.py", "--commands", 20_000, "--rounds", 1, "--loads", "0.5")
+    assert all(found[f"{name}_per_s"] > 0 for name in ("venue_orders", "libzmq_echo", "pyzmq_echo"))
+    load = found["loads"]["50%"]
+    for name in ("received", "due"):
+        values = [load[f"{name}_to_acknowledged_ns_{at}"] for at in ("p50", "p99", "p999", "max")]
+        assert 0 < values[0] and values == sorted(values)
+
+
+def test_bench_breaker_counts_every_trip():
+    found = script("bench_breaker.py", "--trips", 20, "--load", 50_000, "--operations", 20_000)
+    assert found["trips"] == 20 and found["under_load"]["trips"] == 5
+    assert 0 < found["trip_to_notice_ns_p50"] <= found["trip_to_notice_ns_p99"] <= found["trip_to_notice_ns_max"]
+
+
+def test_bench_recovery_replays_everything_and_trades_again():
+    found = script("bench_recovery.py", "--commands", 20_000, "--repeats", 1)
+    assert 0 < found["recover_s"] and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
