@@ -28,6 +28,7 @@ BATCH = 256
 RECENT_REPORTS = 1 << 16
 """Events of participants that are kept to be told again to one who missed them."""
 RECENT_TRADES = 1 << 14
+"""Trades that are kept to be told again, over all instruments: each has an equal part, at least 256."""
 CUT_BYTES = 4096
 """A message to the venue that is larger than this ends its connection; one above MAX_MESSAGE_BYTES is refused."""
 _FRAME_BYTES = CUT_BYTES + 8
@@ -93,7 +94,6 @@ LOOP = _record(
     "largest_batch",
     "recent",  # how many reports were kept, ever
     "forgotten",  # the latest sequence of which a report is no longer kept
-    "trades",
     "timings",  # how many are recorded
     "published_ns",
     "slow_published_ns",
@@ -110,7 +110,7 @@ CONNECTION = _record("number", "account", "descriptor", "rate_ns", "lost")
 SESSION = _record("connection", "heard_sequence", "heard_reports")
 """An account's: the number of its connection, NOBODY if it has none, and what it said that it has heard."""
 
-TRADE = _record("instrument", "number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
+TRADE = _record("number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
 
 
 class LoopConfig(Config):
@@ -140,7 +140,7 @@ class Loop(NamedTuple):
     events: Array  # EVENT[m]
     event_words: Array  # the same memory as int64[m, 17]
     recent: Array  # EVENT[RECENT_REPORTS]: a ring
-    trades: Array  # TRADE[RECENT_TRADES]: a ring
+    trades: Array  # TRADE[I, k]: a ring an instrument, k a power of two; the trade with number n is at n modulo k
     timings: Array  # TIMING[t]; commands beyond it are not timed
     latencies: Array  # int64[LATENCY_BUCKETS]: commands acknowledged within 2^(n+1) ns of their receipt
     reasons: Array  # int64[1024]: rejects and refusals by Reason
@@ -181,7 +181,9 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
         events=events,
         event_words=events.view(np.int64).reshape(len(events), -1),
         recent=np.zeros(RECENT_REPORTS, EVENT),
-        trades=np.zeros(RECENT_TRADES, TRADE),
+        trades=np.zeros(
+            (len(state.instruments), max(256, 1 << (RECENT_TRADES // len(state.instruments)).bit_length() - 1)), TRADE
+        ),
         timings=np.zeros(max_timings, TIMING),
         latencies=np.zeros(LATENCY_BUCKETS, np.int64),
         reasons=np.zeros(1024, np.int64),
@@ -575,7 +577,8 @@ def _log_on(loop, state, sockets, peer_size):
         loop.sessions[account]["connection"] = connection
         status["sessions"] += 1
         status["logons"] += 1
-    loop.sessions[account]["heard_sequence"] = heard_sequence
+    # Only a new connection can have missed anything; telling it all again on demand would be a way to flood.
+    loop.sessions[account]["heard_sequence"] = heard_sequence if bound < 0 else 0
     loop.sessions[account]["heard_reports"] = heard_reports
     # Its connection may have ended, and another one have its descriptor. A poll makes libzmq see that, so that the
     # answer cannot be sent; then the session is a lost one.
@@ -587,7 +590,7 @@ def _log_on(loop, state, sockets, peer_size):
 
 @routine
 def _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now):
-    """A DEPTH_REQUEST or TRADES_REQUEST: public knowledge, for any connection."""
+    """A DEPTH_REQUEST, for any connection, or a TRADES_REQUEST, for a session: what is public."""
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         _refuse(loop, sockets.orders, peer_size, _UNKNOWN_INSTRUMENT, 0)
     elif kind == _DEPTH_REQUEST:
@@ -635,8 +638,9 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
         loop.values[4] = heard_sequence
         loop.values[5] = heard_reports
         return min(_log_on(loop, state, sockets, peer_size), 0)
+    row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
     if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
-        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST
+        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST and row >= 0 and not _too_fast(loop, row, now)
     ):
         # The answer has the sequence of what came before it, so that must be in the book.
         instrument, first = loop.values[1], loop.values[2]
@@ -644,7 +648,6 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             return -1
         _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now)
         return 0
-    row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
     reason = _OK
     order_id = 0
     if size > _MAX_BYTES:

@@ -131,7 +131,15 @@ def send_logged_on(loop, state, sockets, at):
         return
     size = loop.recent.shape[0]
     skip = session["heard_reports"]
-    for number in range(max(0, status["recent"] - size), status["recent"]):
+    first = max(0, status["recent"] - size)
+    end = status["recent"]
+    while first < end:  # the oldest report that may be missing: sequences never decrease
+        middle = (first + end) // 2
+        if loop.recent[middle & (size - 1)]["sequence"] < heard:
+            first = middle + 1
+        else:
+            end = middle
+    for number in range(first, status["recent"]):
         missed = loop.recent[number & (size - 1)]
         if missed["sequence"] >= heard:
             for maker in range(2):
@@ -176,10 +184,10 @@ def send_notices(loop, sockets, count):
 
 
 @helper
-def _fill_trade(loop, trade):
+def _fill_trade(loop, instrument, trade):
     values = loop.values
     values[0] = _TRADE
-    values[1] = trade["instrument"]
+    values[1] = instrument
     values[2] = trade["number"]
     values[3] = trade["sequence"]
     values[4] = trade["time_ns"]
@@ -191,37 +199,33 @@ def _fill_trade(loop, trade):
 @routine
 def publish_trades(loop, sockets, count):
     """Publish each match among the events, and keep it for those who miss it."""
-    status = loop.status[0]
     for at in range(count):
         event = loop.events[at]
         if event["kind"] == _FILLED:
             instrument = event["instrument"]
             loop.numbers[instrument, _TRADE & 7] += 1
-            trade = loop.trades[status["trades"] & (loop.trades.shape[0] - 1)]
-            status["trades"] += 1
-            trade["instrument"] = instrument
-            trade["number"] = loop.numbers[instrument, _TRADE & 7]
+            number = loop.numbers[instrument, _TRADE & 7]
+            trade = loop.trades[instrument][number & (loop.trades.shape[1] - 1)]
+            trade["number"] = number
             trade["sequence"] = event["sequence"]
             trade["time_ns"] = event["time_ns"]
             trade["price_ticks"] = event["price_ticks"]
             trade["quantity_lots"] = event["quantity_lots"]
             trade["taker_side"] = 2 if event["reason"] != 0 else event["side"]
-            _fill_trade(loop, trade)
+            _fill_trade(loop, instrument, trade)
             _publish(loop, sockets.market_data, 8)
 
 
 @routine
 def send_trades(loop, sockets, peer_size, instrument, first):
     """Answer a TRADES_REQUEST: the trades of an instrument from number `first` on that are still kept."""
-    status = loop.status[0]
-    size = loop.trades.shape[0]
-    sent = 0
-    for at in range(max(0, status["trades"] - size), status["trades"]):
-        trade = loop.trades[at & (size - 1)]
-        if trade["instrument"] == instrument and trade["number"] >= first and sent < _MAX_TRADES_RESENT:
-            _fill_trade(loop, trade)
-            send(loop, sockets.orders, loop.peer, peer_size, 8)
-            sent += 1
+    latest = loop.numbers[instrument, _TRADE & 7]
+    number = max(max(first, 1), latest - loop.trades.shape[1] + 1)
+    last = min(latest, number + _MAX_TRADES_RESENT - 1)
+    while number <= last:
+        _fill_trade(loop, instrument, loop.trades[instrument][number & (loop.trades.shape[1] - 1)])
+        send(loop, sockets.orders, loop.peer, peer_size, 8)
+        number += 1
 
 
 @helper

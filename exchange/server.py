@@ -46,6 +46,7 @@ from exchange.loop import (
 from exchange.replay import format_digest
 from exchange.state import Array
 from exchange.types import MAX_CASH, MAX_QUANTITY_LOTS, NOBODY, CommandKind, EventKind, Phase, Reason
+from exchange.wire import MessageKind
 
 _PR_SET_PDEATHSIG = 1
 _SLICE_NS = 50_000_000
@@ -55,6 +56,7 @@ _HOUSEKEEPING_S = 0.02
 _SWITCH_INTERVAL_S = 0.0002
 """How long another Python thread may keep the loop waiting when it comes back to Python."""
 _MAX_IPC_BYTES = 107
+_TRADE = int(MessageKind.TRADE) & 7
 TIMINGS_FILE = "timings.npy"
 ORDERS_DOMAIN, CONTROL_DOMAIN, PUBLIC_DOMAIN = "orders", "control", "public"
 
@@ -275,20 +277,19 @@ class Venue:
 
     def _number_trades(self, recent: Array) -> None:
         """Trades are counted from the venue's start; volumes say what was before. Kept ones may be asked for again."""
-        fills = recent[recent["kind"] == EventKind.ORDER_FILLED][-len(self.loop.trades) :]
-        for row, fill in enumerate(fills):
-            number = self.loop.numbers[fill["instrument"], 44 & 7] = self.loop.numbers[fill["instrument"], 44 & 7] + 1
+        for fill in recent[recent["kind"] == EventKind.ORDER_FILLED]:
+            numbers = self.loop.numbers[fill["instrument"]]
+            numbers[_TRADE] += 1
+            ring = self.loop.trades[fill["instrument"]]
             side = 2 if fill["reason"] else fill["side"]
-            self.loop.trades[row] = (
-                fill["instrument"],
-                number,
+            ring[numbers[_TRADE] & (len(ring) - 1)] = (
+                numbers[_TRADE],
                 fill["sequence"],
                 fill["time_ns"],
                 fill["price_ticks"],
                 fill["quantity_lots"],
                 side,
             )
-        self.loop.status["trades"] = len(fills)
 
     def _start_authenticator(self) -> ThreadAuthenticator:
         keys = self.config.keys

@@ -8,8 +8,8 @@ import zmq
 from exchange import clock, journal, wire
 from exchange.config import InstrumentConfig
 from exchange.engine import Engine
-from exchange.server import EndowmentConfig
 from exchange.loop import LoopConfig
+from exchange.server import EndowmentConfig
 from exchange.types import NO_BID, CommandKind, EventKind, OrderType, Side
 from tests.test_metrics import scrape
 from tests.venues import FAST, Connection, RunningVenue, check_replay, engine, hear, running_venue

@@ -64,9 +64,7 @@ def test_two_participants_trade_and_the_journal_replays(tmp_path):
         assert said["reports_unsent"] == said["refused"] == said["handshakes_failed"] == 0
         check_replay(venue, said)
         commands = journal.read(venue.config.directory).commands
-        times = {
-            int(row["kind"]): row[["heard_ns", "sent_ns", "cause_sequence", "rule"]].tolist() for row in commands
-        }
+        times = {int(row["kind"]): row[["heard_ns", "sent_ns", "cause_sequence", "rule"]].tolist() for row in commands}
         assert times[CommandKind.PLACE_ORDER] == (11, 12, 13, 14)
         assert times[CommandKind.REPLACE_ORDER] == (15, 16, 17, 18)
         assert times[CommandKind.CANCEL_ORDER] == (21, 22, 0, 0)

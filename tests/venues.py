@@ -81,10 +81,18 @@ class RunningVenue:
         self.connections: list[Connection] = []
         self._environment = {**os.environ, **(environment or {})}
         self._operator: Operator | None = None
-        self.start()
+        self.process: Any = None  # subprocess.Popen[bytes]
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, **changes: Any) -> None:
         """Start it, over what is in its directory; `changes` of its configuration stay."""
+        if self.process is not None:
+            self.process.wait(30)
+            self._close_pipes()
         self.config = VenueConfig.model_validate({**self.config.__dict__, **changes})
         with (self.directory / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -155,9 +163,10 @@ class RunningVenue:
 
     def kill(self) -> None:
         """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self._close_pipes()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self._close_pipes()
 
     def close(self) -> None:
         self.context.destroy(linger=0)
