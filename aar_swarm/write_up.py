@@ -18,7 +18,7 @@ from exchange import journal
 from exchange.replay import replay
 from exchange.server import TIMINGS_FILE
 from exchange.state import Array
-from exchange.types import EventKind, Reason, Trigger
+from exchange.types import ORDER_COMMANDS, EventKind, Reason, Trigger
 
 # FIX codes beside ours: SecurityTradingStatus (326), SecurityTradingEvent (1174), MassActionReason (2675).
 _FIX_HALT = {"SecurityTradingStatus": 2, "SecurityTradingEvent": 3, "MassActionReason": 11}
@@ -99,7 +99,7 @@ def write_up(
 
 def _first_of_others(commands: Array, account: int) -> int:
     """Sequence of the first participant's command that is not the account's, or one past the end."""
-    others = commands[(commands["kind"] < 10) & (commands["account"] != account)]
+    others = commands[np.isin(commands["kind"], ORDER_COMMANDS) & (commands["account"] != account)]
     return int(others["sequence"][0]) if len(others) else len(commands) + 1
 
 

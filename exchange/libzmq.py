@@ -28,6 +28,7 @@ MESSAGE_BYTES = 64
 SOURCE_DESCRIPTOR = 2
 """ZMQ_SRCFD: the property of a message that is the file descriptor of its connection."""
 EAGAIN = 11
+EHOSTUNREACH = 113
 EINTR = 4
 _CLOCK_MONOTONIC = 1
 

@@ -33,6 +33,9 @@ CUT_BYTES = 4096
 """A message to the venue that is larger than this ends its connection; one above MAX_MESSAGE_BYTES is refused."""
 _FRAME_BYTES = CUT_BYTES + 8
 _MONITOR_BYTES = 512
+_PROBES = 8
+"""Connections are numbered in their order; only one that outlived a whole table's worth of others is in the way."""
+_TELL_LOST_NS = 20_000_000
 KEY_BYTES = 40
 MAX_DESCRIPTORS = 1 << 17
 LATENCY_BUCKETS = 48
@@ -78,6 +81,8 @@ LOOP = _record(
     "journal_errno",
     "sync_each_batch",
     "sessions",  # logged on now
+    "untold",  # sessions that were ended because they did not read, and do not know it yet
+    "told_ns",
     "lost",  # not 0: a session's connection did not take a report, and the session has not been ended yet
     "max_sessions",
     "session_interval_ns",  # 1 s / messages per second of a session; 0: no limit
@@ -104,10 +109,11 @@ LOOP = _record(
 TIMING = _record("matched_ns", "noticed_ns", "acknowledged_ns")
 """Of the command with the sequence number row + 1: applied; its notices, then its reports handed to the sockets."""
 
-CONNECTION = _record("number", "account", "descriptor", "rate_ns", "lost")
-"""A session's connection, by its number modulo the table's length; account NOBODY: none. lost: a report did not go."""
+CONNECTION = _record("number", "account", "descriptor", "lost")
+"""A session's connection, by its number modulo the table's length; account NOBODY: none. lost 1: a report did not
+go; 2: the session was ended for that, and it does not know yet."""
 
-SESSION = _record("connection", "heard_sequence", "heard_reports")
+SESSION = _record("connection", "heard_sequence", "heard_reports", "rate_ns")
 """An account's: the number of its connection, NOBODY if it has none, and what it said that it has heard."""
 
 TRADE = _record("number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
@@ -149,7 +155,8 @@ class Loop(NamedTuple):
     descriptors: Array  # int64[d]: the number of the session's connection by file descriptor; NOBODY; _CLOSED
     account_keys: Array  # uint8[A, 40]: the public key of each account, in Z85
     published: Array  # int64[I, 16]: the top of book that was last published
-    depths: Array  # int64[I, DEPTH_FIELDS]: the depth that was last looked at
+    depths: Array  # int64[I, DEPTH_FIELDS]: the depth that was last published
+    indications: Array  # int64[I, 4]: price, volume, imbalance and end that were last published
     numbers: Array  # int64[I, 8]: how many messages of each kind of market data were published
     values: Array  # int64[64]
     message: Array  # int64[8]: a zmq_msg_t
@@ -192,6 +199,7 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
         descriptors=np.full(MAX_DESCRIPTORS, NOBODY, np.int64),
         account_keys=np.zeros((len(state.accounts), KEY_BYTES), np.uint8),
         published=np.zeros((len(state.instruments), 16), np.int64),
+        indications=np.zeros((len(state.instruments), 4), np.int64),
         depths=np.zeros((len(state.instruments), wire.DEPTH_FIELDS), np.int64),
         numbers=np.zeros((len(state.instruments), 8), np.int64),
         values=np.zeros(64, np.int64),
@@ -289,10 +297,26 @@ def _has_key_of(loop, account):
 @helper
 def _session_of(loop, connection):
     """The row of a connection's session, or −1 if it has none."""
-    row = connection & (loop.connections.shape[0] - 1)
-    if connection < 0 or loop.connections[row]["number"] != connection or loop.connections[row]["account"] == NOBODY:
-        return -1
-    return row
+    found = -1
+    if connection >= 0:
+        for probe in range(_PROBES):
+            row = (connection + probe) & (loop.connections.shape[0] - 1)
+            if loop.connections[row]["number"] == connection and loop.connections[row]["account"] != NOBODY:
+                found = row
+                break
+    return found
+
+
+@helper
+def _free_row(loop, connection):
+    """A row for a connection's session, or −1 if there is none near its place."""
+    found = -1
+    for probe in range(_PROBES):
+        row = (connection + probe) & (loop.connections.shape[0] - 1)
+        if loop.connections[row]["account"] == NOBODY and loop.connections[row]["lost"] == 0:
+            found = row
+            break
+    return found
 
 
 @helper
@@ -503,11 +527,36 @@ def _end_session(loop, state, sockets, row):
 def _end_lost_sessions(loop, state, sockets):
     """End the sessions that did not take a report: they would miss it unawares. Logged on again, they are told it.
     Returns −1 if the journal failed."""
-    loop.status[0]["lost"] = 0
+    status = loop.status[0]
+    status["lost"] = 0
     for row in range(loop.connections.shape[0]):
-        if loop.connections[row]["lost"] != 0 and _end_session(loop, state, sockets, row) < 0:
-            return -1
+        if loop.connections[row]["lost"] == 1:
+            if _end_session(loop, state, sockets, row) < 0:
+                return -1
+            loop.connections[row]["lost"] = 2
+            status["untold"] += 1
     return 0
+
+
+@routine
+def _tell_lost(loop, sockets, now):
+    """Tell those whose session was ended because they did not read, as soon as they do: it comes after what they did
+    not read, and a client takes it as it takes a restart."""
+    status = loop.status[0]
+    status["told_ns"] = now
+    for row in range(loop.connections.shape[0]):
+        if loop.connections[row]["lost"] == 2:
+            values = loop.values
+            values[0] = _REFUSED
+            values[1] = status["sequence"]
+            values[2] = now
+            values[3] = _NOT_LOGGED_ON
+            values[4] = 0
+            codec.put_connection(loop.address, loop.connections[row]["number"])
+            sent = outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, 5)
+            if sent or libzmq.zmq_errno() == libzmq.EHOSTUNREACH:
+                loop.connections[row]["lost"] = 0
+                status["untold"] -= 1
 
 
 @routine
@@ -535,8 +584,21 @@ def _watch_connections(loop, state, sockets):
             loop.status[0]["handshakes_failed"] += 1
 
 
+@helper
+def _too_fast(loop, account, now):
+    """The generic cell rate algorithm over an account's messages, ahead of the journal."""
+    interval = loop.status[0]["session_interval_ns"]
+    too_fast = False
+    if interval > 0:
+        due = max(loop.sessions[account]["rate_ns"], now)
+        too_fast = due - now > _SECOND - interval
+        if not too_fast:
+            loop.sessions[account]["rate_ns"] = due + interval
+    return too_fast
+
+
 @routine
-def _log_on(loop, state, sockets, peer_size):
+def _log_on(loop, state, sockets, peer_size, now):
     """Bind the connection of the logon at hand to its account. Returns −1 if the journal failed."""
     values = loop.values
     status = loop.status[0]
@@ -545,8 +607,8 @@ def _log_on(loop, state, sockets, peer_size):
     heard_sequence = values[4]
     heard_reports = values[5]
     connection = codec.connection_of(loop.peer, peer_size)
-    row = connection & (loop.connections.shape[0] - 1)
     bound = _session_of(loop, connection)
+    row = bound if bound >= 0 else _free_row(loop, connection)
     descriptor = libzmq.zmq_msg_get(loop.message.ctypes.data, libzmq.SOURCE_DESCRIPTOR)
     reason = _OK
     if values[1] != _VERSION:
@@ -563,8 +625,10 @@ def _log_on(loop, state, sockets, peer_size):
         bound < 0 and loop.sessions[account]["connection"] != NOBODY
     ):
         reason = _SESSION_IN_USE
-    elif bound < 0 and (status["sessions"] >= status["max_sessions"] or loop.connections[row]["account"] != NOBODY):
+    elif bound < 0 and (status["sessions"] >= status["max_sessions"] or row < 0):
         reason = _TOO_MANY_SESSIONS
+    elif _too_fast(loop, account, now):
+        reason = _TOO_FAST
     if reason != _OK:
         _refuse(loop, sockets.orders, peer_size, reason, 0)
         return 0
@@ -572,7 +636,6 @@ def _log_on(loop, state, sockets, peer_size):
         loop.connections[row]["number"] = connection
         loop.connections[row]["account"] = account
         loop.connections[row]["descriptor"] = descriptor
-        loop.connections[row]["rate_ns"] = 0
         loop.descriptors[descriptor] = connection
         loop.sessions[account]["connection"] = connection
         status["sessions"] += 1
@@ -585,7 +648,7 @@ def _log_on(loop, state, sockets, peer_size):
     loop.poll[0] = sockets.orders
     loop.poll[1] = libzmq.POLLIN << 32
     libzmq.zmq_poll(loop.poll.ctypes.data, 1, 0)
-    return _commit_timely(loop, state, sockets, _LOG_ON, account, NOBODY, flags)
+    return _commit_own(loop, state, sockets, _LOG_ON, account, NOBODY, flags, now)
 
 
 @routine
@@ -598,19 +661,6 @@ def _answer_request(loop, state, sockets, peer_size, kind, instrument, first, no
         outbound.send(loop, sockets.orders, loop.peer, peer_size, count)
     else:
         outbound.send_trades(loop, sockets, peer_size, instrument, first)
-
-
-@helper
-def _too_fast(loop, row, now):
-    """The generic cell rate algorithm over a session's messages, ahead of the journal."""
-    interval = loop.status[0]["session_interval_ns"]
-    too_fast = False
-    if interval > 0:
-        due = max(loop.connections[row]["rate_ns"], now)
-        too_fast = due - now > _SECOND - interval
-        if not too_fast:
-            loop.connections[row]["rate_ns"] = due + interval
-    return too_fast
 
 
 # ── one turn ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -632,20 +682,28 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             return -1
         if _watch_connections(loop, state, sockets) < 0:
             return -1
+        stamped = _stamp(
+            loop
+        )  # what is due comes first: its reports are not for the new session, which hears them again
+        if stamped >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, stamped) < 0:
+            return -1
         loop.values[1] = version
         loop.values[2] = account
         loop.values[3] = flags
         loop.values[4] = heard_sequence
         loop.values[5] = heard_reports
-        return min(_log_on(loop, state, sockets, peer_size), 0)
+        return min(_log_on(loop, state, sockets, peer_size, stamped), 0)
     row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
     if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
-        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST and row >= 0 and not _too_fast(loop, row, now)
+        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST and row >= 0
     ):
         # The answer has the sequence of what came before it, so that must be in the book.
         instrument, first = loop.values[1], loop.values[2]
         if count > 0 and _commit(loop, state, sockets, count) < 0:
             return -1
+        if row >= 0 and _too_fast(loop, loop.connections[row]["account"], now):
+            _refuse(loop, sockets.orders, peer_size, _TOO_FAST, 0)
+            return 0
         _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now)
         return 0
     reason = _OK
@@ -655,7 +713,7 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
     elif fields < 1:
         reason = _MALFORMED
     else:
-        if kind == _PLACE or kind == _REPLACE or kind == _CANCEL:
+        if kind == _PLACE or kind == _REPLACE:
             order_id = loop.values[1]
         if kind == _LOG_ON:
             reason = _UNKNOWN_VERSION  # of another length
@@ -663,7 +721,7 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             reason = _NOT_LOGGED_ON
         elif loop.status[0]["with_keys"] != 0 and not _has_key_of(loop, loop.connections[row]["account"]):
             reason = _WRONG_KEY
-        elif _too_fast(loop, row, now):
+        elif _too_fast(loop, loop.connections[row]["account"], now):
             reason = _TOO_FAST
         elif fields == _LOG_OFF_FIELDS and kind == _LOG_OFF:
             if count > 0 and _commit(loop, state, sockets, count) < 0:
@@ -672,8 +730,10 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
         elif not _decode(loop, count, loop.connections[row]["account"], fields):
             reason = _MALFORMED
     if reason != _OK:
+        if count > 0 and _commit(loop, state, sockets, count) < 0:  # what came before it is answered before it
+            return -1
         _refuse(loop, sockets.orders, peer_size, reason, order_id)
-        return count
+        return 0
     _sequence(loop, count, now)
     return count + 1
 
@@ -785,6 +845,8 @@ def serve(loop, state, sockets, until_ns, slack, longest):
             return JOURNAL_FAILED
         if _watch_connections(loop, state, sockets) < 0:
             return JOURNAL_FAILED
+        if status["untold"] > 0 and now - status["told_ns"] >= _TELL_LOST_NS:
+            _tell_lost(loop, sockets, now)
         control = _serve_control(loop, state, sockets)
         taken = _serve_orders(loop, state, sockets, longest)
         if control < 0 or taken < 0:

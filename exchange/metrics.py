@@ -58,6 +58,11 @@ class _VenueCollector(Collector):
             "Commands journaled, not forced to the disk; NaN: left to the kernel",
             value=lag,
         )
+        yield GaugeMetricFamily(
+            "aar_snapshots_failed",
+            "1: no more snapshots are made; see the log",
+            value=venue.snapshotter.failed is not None,
+        )
         phases = GaugeMetricFamily("aar_phase", "Phase of each instrument", labels=["instrument", "phase"])
         for number, row in enumerate(venue.engine.state.instruments):
             phases.add_metric([str(number), Phase(int(row["phase"])).name], 1)

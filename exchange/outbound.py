@@ -236,9 +236,9 @@ def _is_sealed(state, instrument):
 
 
 @routine
-def _look_deep(loop, state, instrument, now):
-    """Take down what the depth is now, in loop.depths."""
-    values = loop.depths[instrument]
+def _measure_depth(loop, state, instrument, now):
+    """Write what the depth is now into loop.values."""
+    values = loop.values
     values[0] = _DEPTH
     values[1] = instrument
     values[2] = loop.numbers[instrument, _DEPTH & 7]
@@ -264,11 +264,53 @@ def _look_deep(loop, state, instrument, now):
 @routine
 def fill_depth(loop, state, instrument, now):
     """Write a Depth into loop.values; returns its number of fields. Of a sealed book it is what was last published."""
-    if not _is_sealed(state, instrument):
-        _look_deep(loop, state, instrument, now)
-    for field in range(_DEPTH_FIELDS):
-        loop.values[field] = loop.depths[instrument, field]
+    if _is_sealed(state, instrument):
+        for field in range(_DEPTH_FIELDS):
+            loop.values[field] = loop.depths[instrument, field]
+    else:
+        _measure_depth(loop, state, instrument, now)
     return _DEPTH_FIELDS
+
+
+@routine
+def _publish_depth(loop, state, sockets, instrument, now):
+    """Publish the ten best levels if any of them has changed."""
+    _measure_depth(loop, state, instrument, now)
+    said = loop.depths[instrument]
+    changed = said[5] != loop.values[5]
+    for field in range(7, _DEPTH_FIELDS):
+        changed = changed or said[field] != loop.values[field]
+    if changed:
+        loop.numbers[instrument, _DEPTH & 7] += 1
+        loop.values[2] = loop.numbers[instrument, _DEPTH & 7]
+        for field in range(_DEPTH_FIELDS):
+            said[field] = loop.values[field]
+        _publish(loop, sockets.market_data, _DEPTH_FIELDS)
+
+
+@routine
+def _publish_indication(loop, state, sockets, instrument, now):
+    """Publish what a call auction would clear at, if that has changed."""
+    price, volume, imbalance, _ = auction.clearing(state, instrument)
+    until = state.instruments[instrument]["timer_ns"]
+    said = loop.indications[instrument]
+    if said[0] != price or said[1] != volume or said[2] != imbalance or said[3] != until:
+        said[0] = price
+        said[1] = volume
+        said[2] = imbalance
+        said[3] = until
+        loop.numbers[instrument, _INDICATIVE & 7] += 1
+        values = loop.values
+        values[0] = _INDICATIVE
+        values[1] = instrument
+        values[2] = loop.numbers[instrument, _INDICATIVE & 7]
+        values[3] = loop.status[0]["sequence"]
+        values[4] = now
+        values[5] = price
+        values[6] = volume
+        values[7] = imbalance
+        values[8] = until
+        _publish(loop, sockets.market_data, 9)
 
 
 @routine
@@ -322,27 +364,14 @@ def _say_top(loop, sockets, instrument, kind):
 
 @routine
 def publish_instrument(loop, state, sockets, instrument, now):
-    """Publish the top of the book and the depth if they have changed, and what a call auction would clear at."""
+    """Publish the top of the book, the depth, and what a call auction would clear at, whichever has changed."""
     if _is_sealed(state, instrument):
         return
     if _look(loop, state, instrument, now):
         _say_top(loop, sockets, instrument, _TOP)
-        loop.numbers[instrument, _DEPTH & 7] += 1
-        _publish(loop, sockets.market_data, fill_depth(loop, state, instrument, now))
-        if state.instruments[instrument]["phase"] == _AUCTION:
-            price, volume, imbalance, _ = auction.clearing(state, instrument)
-            loop.numbers[instrument, _INDICATIVE & 7] += 1
-            values = loop.values
-            values[0] = _INDICATIVE
-            values[1] = instrument
-            values[2] = loop.numbers[instrument, _INDICATIVE & 7]
-            values[3] = loop.status[0]["sequence"]
-            values[4] = now
-            values[5] = price
-            values[6] = volume
-            values[7] = imbalance
-            values[8] = state.instruments[instrument]["timer_ns"]
-            _publish(loop, sockets.market_data, 9)
+    _publish_depth(loop, state, sockets, instrument, now)
+    if state.instruments[instrument]["phase"] == _AUCTION:
+        _publish_indication(loop, state, sockets, instrument, now)
 
 
 @routine
@@ -356,8 +385,7 @@ def publish_due(loop, state, sockets, now):
     if now - status["slow_published_ns"] >= loop.intervals[1]:
         status["slow_published_ns"] = now
         for instrument in range(state.instruments.shape[0]):
-            if not _is_sealed(state, instrument):
-                _look(loop, state, instrument, now)
+            publish_instrument(loop, state, sockets, instrument, now)
             _say_top(loop, sockets, instrument, _SLOW_TOP)
     if now - status["heartbeat_ns"] >= loop.intervals[2]:
         status["heartbeat_ns"] = now

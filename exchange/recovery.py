@@ -49,6 +49,8 @@ def recover(directory: Path, config: EngineConfig) -> Recovered:
 
 def _recover(directory: Path, config: EngineConfig) -> Recovered:
     warnings: list[str] = []
+    for unfinished in directory.glob("*.unfinished"):  # a snapshot that a kill interrupted
+        unfinished.unlink(missing_ok=True)
     paths = journal.segments(directory)
     if not paths and (left := snapshots.snapshots(directory)):
         raise JournalError(f"{left[-1]}: is of a journal that is missing; bring it back, or name another directory")

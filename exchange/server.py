@@ -7,11 +7,13 @@ it says one JSON line when it is ready and one when it has stopped. Owns no rule
 
 import contextlib
 import ctypes
+import errno
 import ipaddress
 import json
 import math
 import os
 import resource
+import secrets
 import select
 import signal
 import sys
@@ -180,7 +182,8 @@ class _Housekeeper:
     """
 
     def __init__(self, writer: journal.Writer, status: Array, sync_interval_s: float | None) -> None:
-        self.failed: str | None = None
+        self.failed = 0
+        """errno of a sync that failed: what was promised cannot be kept."""
         self.synced = int(status["sequence"][0])
         """The last command known to be on the disk."""
         self._writer = writer
@@ -200,9 +203,10 @@ class _Housekeeper:
                     self.synced = max(self.synced, written - BATCH)
                 if clock.monotonic_ns() - synced_ns >= clock.SECOND // 50:
                     synced_ns = clock.monotonic_ns()
-                    self._writer.prepare()
+                    with contextlib.suppress(OSError):  # the loop asks again, and stops if there is no room then
+                        self._writer.prepare()
         except OSError as error:
-            self.failed = f"{error}"  # the loop will find out for itself when it needs the segment
+            self.failed = error.errno or errno.EIO
 
     def close(self) -> None:
         self._end.set()
@@ -229,6 +233,9 @@ class Venue:
         self.snapshotter = snapshots.Snapshotter(config.directory)
         # From here on: threads that libzmq starts inherit the class.
         self.scheduling = ask_for_realtime(config.realtime)
+        # libzmq numbers connections from rand(), which is the same in every process unless somebody seeds it; who can
+        # guess the next number can take it, and libzmq then aborts.
+        ctypes.CDLL(None).srand(secrets.randbits(32))
         self.context: zmq.Context[Any] = zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, 64)
         self._authenticator = self._start_authenticator() if config.keys else None
@@ -244,7 +251,7 @@ class Venue:
         interval = config.sync_interval_ms / 1000 if config.sync == "interval" else None
         self.housekeeper = _Housekeeper(self.writer, self.loop.status, interval)
         self.metrics = metrics.serve(self, config.metrics_port) if config.metrics_port is not None else None
-        self._begin(fresh)
+        self._begin()
         self.terminated = False
 
     def _take_up(self, recovered: recovery.Recovered) -> None:
@@ -274,6 +281,7 @@ class Venue:
         if len(recovered.recent) < recovered.events:
             status["forgotten"] = recovered.recent["sequence"][0]
         self._number_trades(recovered.recent)
+        self._show_empty_books()
 
     def _number_trades(self, recent: Array) -> None:
         """Trades are counted from the venue's start; volumes say what was before. Kept ones may be asked for again."""
@@ -290,6 +298,14 @@ class Venue:
                 fill["quantity_lots"],
                 side,
             )
+
+    def _show_empty_books(self) -> None:
+        """Until something is published of an instrument (of a sealed book not before its batch), its book is empty."""
+        for number, row in enumerate(self.engine.state.instruments):
+            self.loop.depths[number, :6] = (MessageKind.DEPTH, number, 0, 0, 0, row["phase"])
+            self.loop.published[number, 1] = number
+            self.loop.published[number, 5] = row["phase"]
+            self.loop.published[number, 8] = row["price_levels"]
 
     def _start_authenticator(self) -> ThreadAuthenticator:
         keys = self.config.keys
@@ -329,7 +345,7 @@ class Venue:
         config = self.config
         self._orders = self._socket(zmq.ROUTER, ORDERS_DOMAIN)
         # Bounded per session: one that does not read loses its own reports, and one that floods waits for itself.
-        self._orders.setsockopt(zmq.SNDHWM, 20_000)
+        self._orders.setsockopt(zmq.SNDHWM, RECENT_REPORTS + config.engine.max_orders)
         self._orders.setsockopt(zmq.RCVHWM, 4_000)
         self._orders.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that a report nobody can take is an error, and counted
         self._orders.monitor(
@@ -345,6 +361,8 @@ class Venue:
         self._market_data.setsockopt(zmq.XPUB_NODROP, 1)  # so that a slow subscriber's loss is known, and counted
         self._notices = self._socket(zmq.PUB, PUBLIC_DOMAIN)
         self._notices.setsockopt(zmq.SNDHWM, 0)  # never dropped
+        for socket in (self._market_data, self._notices):  # all that comes to them are subscriptions and handshakes
+            socket.setsockopt(zmq.MAXMSGSIZE, 64 if config.keys is None else 512)
         self.endpoints = {
             name: _bind(socket, config.host, config.port and config.port + offset, name)
             for offset, (name, socket) in enumerate(
@@ -407,19 +425,21 @@ class Venue:
         self.snapshotter.segment_finished(ended)
         return True
 
-    def _begin(self, fresh: bool) -> None:
+    def _begin(self) -> None:
         if self.loop.status[0]["journal_room"] < self.slack and not self._roll():
             raise JournalError(f"the journal has no room: {os.strerror(int(self.loop.status[0]['journal_errno']))}")
-        self._command(CommandKind.START)
-        if fresh:
+        state = self.engine.state
+        if state.counters["starts"][0] == 0:  # the first start, or one that a kill interrupted: START comes last
             endowment = self.config.endowment
-            for account in range(self.config.engine.accounts if endowment.cash or endowment.lots else 0):
-                if endowment.cash:
+            for account in range(self.config.engine.accounts):
+                if endowment.cash and not state.accounts["cash"][account]:
                     self._command(CommandKind.DEPOSIT_CASH, account, NOBODY, endowment.cash)
-                for instrument in range(len(self.config.engine.instruments) if endowment.lots else 0):
-                    self._command(CommandKind.DEPOSIT_POSITION, account, instrument, endowment.lots)
-            if self.config.open_at_start:
+                for instrument in range(len(self.config.engine.instruments)):
+                    if endowment.lots and not state.positions["quantity_lots"][account, instrument]:
+                        self._command(CommandKind.DEPOSIT_POSITION, account, instrument, endowment.lots)
+            if self.config.open_at_start and (state.instruments["phase"] == Phase.PRE_OPEN).any():
                 self._command(CommandKind.OPEN_SESSION)
+        self._command(CommandKind.START)
 
     def _command(self, kind: CommandKind, account: int = NOBODY, instrument: int = NOBODY, amount: int = 0) -> None:
         if self.loop.status[0]["journal_room"] < self.slack and not self._roll():
@@ -446,6 +466,9 @@ class Venue:
                 return JOURNAL_FAILED
             if code in (STOPPED, JOURNAL_FAILED):
                 return code
+            if self.housekeeper.failed:
+                status["journal_errno"] = self.housekeeper.failed
+                return JOURNAL_FAILED
             if parent is not None and select.select([parent], [], [], 0)[0] and not os.read(parent, 1):
                 break  # the parent is gone
         return SLICE_OVER

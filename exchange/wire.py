@@ -65,7 +65,7 @@ class Refused(NamedTuple):
     sequence: int  # the latest of the venue
     time_ns: int
     reason: int
-    order_id: int  # of an order or a replace, as sent; of a cancel its target; else 0
+    order_id: int  # as sent in an order or a replace, else 0
 
 
 class LoggedOn(NamedTuple):

@@ -121,7 +121,7 @@ def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path):
     path = journal.segments(copy / "journal")[0]
     whole = path.read_bytes()
     for content, message in (
-        (whole[:-50], "cut off within record"),
+        (whole[:-50], "was never wholly written from record"),
         (whole[:-128], "cut off at a record's end"),
         (whole[:5000] + b"?" + whole[5001:], "is damaged while later ones are sound"),
     ):

@@ -49,6 +49,7 @@ def test_without_a_session_only_public_knowledge_is_given(venue):
         (CommandKind.CANCEL_ORDER, 1, 0, 0, 0, 0, 0, 0),
         (CommandKind.MASS_CANCEL, -1, 2, 0, 0, 0, 0),
         (wire.MessageKind.LOG_OFF,),
+        (wire.MessageKind.TRADES_REQUEST, 0, 1),
     ):
         stranger.send(*values)
         assert stranger.next().reason == Reason.NOT_LOGGED_ON
@@ -58,7 +59,7 @@ def test_without_a_session_only_public_knowledge_is_given(venue):
     stranger.send(wire.MessageKind.DEPTH_REQUEST, 1)
     assert stranger.next().instrument == 1
     said = venue.stop()
-    assert said["refused"] == 5 and said["sessions_logged_on"] == 0
+    assert said["refused"] == 6 and said["sessions_logged_on"] == 0
     check_replay(venue, said)
 
 
@@ -176,7 +177,7 @@ def test_a_session_that_is_too_fast_is_refused_ahead_of_the_journal(tmp_path):
         accepted = [answer.order_id for answer in answers if answer.kind == EventKind.ORDER_ACCEPTED]
         refused = [answer for answer in answers if answer.kind == wire.MessageKind.REFUSED]
         assert len(accepted) + len(refused) == count
-        assert accepted[:3] == [1, 2, 3] and refused
+        assert accepted[:2] == [1, 2] and refused  # a logon may count too
         assert {answer.reason for answer in refused} == {Reason.TOO_FAST}
         assert not {answer.order_id for answer in refused} & set(accepted)
         other.place(1, BUY, 10, 1)  # the limit is each session's own
