@@ -237,17 +237,48 @@ def exchange(config: ConfigFile) -> int:
     return main_standalone(load(config))
 
 
+@app.command("journal")
+def journal_command(
+    directory: Annotated[Path, typer.Argument(help="Directory of a venue's journal.")],
+    until: Annotated[int | None, typer.Option(min=1, help="Only the commands up to this sequence number.")] = None,
+) -> None:
+    """Verify and replay the journal of a venue that `aar exchange` ran; it need not have stopped."""
+    from exchange import journal
+    from exchange.replay import replay
+
+    recorded = journal.read(directory, until)
+    found = replay(*recorded)
+    counters = found.engine.state.counters[0]
+    _out.print(
+        json.dumps(
+            {
+                "commands": len(recorded.commands),
+                "events": len(found.events),
+                "starts": int(counters["starts"]),
+                "resting_orders": int(counters["resting_orders"]),
+                "state_hash": found.engine.state_hash(),
+                "events_digest": found.events_digest,
+            }
+        ),
+        soft_wrap=True,
+    )
+
+
 @app.command()
 def control(
     config: ConfigFile,
     what: Annotated[Control, typer.Argument(help="What the venue is to do.")],
-    account: Annotated[int, typer.Option(help="Of a deposit or a limit.")] = 0,
+    account: Annotated[int | None, typer.Option(help="Of a deposit or a limit.")] = None,
     instrument: Annotated[int, typer.Option(help="Of deposit-lots and signal.")] = 0,
-    amount: Annotated[int, typer.Option(help="Minor units, lots, the limit, or the signal's bps.")] = 0,
+    amount: Annotated[
+        int | None, typer.Option(help="Minor units, lots, the limit (0: none), or the signal's bps.")
+    ] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
-    operator: Annotated[str, typer.Option(help="Whose key to use, if the venue has keys.")] = "operator",
+    operator: Annotated[
+        str | None, typer.Option(help="Whose key to use, if the venue has keys. [default: the only one]")
+    ] = None,
 ) -> int:
-    """Operate a venue that `aar exchange` runs: open, close, deposit, limit, signal, status, stop."""
+    """Operate a venue that `aar exchange` runs. `close` is for good: another day is another directory."""
     import zmq
 
     from exchange.client import Operator
@@ -272,14 +303,25 @@ def control(
         if limit not in names:
             raise ConfigurationError(f"--limit {limit!r}: choose one of {', '.join(names)}")
         instrument = Limit[limit.upper()]
+    for option, value, needed in (
+        ("--account", account, (Control.DEPOSIT_CASH, Control.DEPOSIT_LOTS, Control.LIMIT)),
+        ("--amount", amount, (Control.DEPOSIT_CASH, Control.DEPOSIT_LOTS, Control.LIMIT, Control.SIGNAL)),
+    ):
+        if what in needed and value is None:
+            raise ConfigurationError(f"{what}: needs {option}")
     venue = load(config)
     directory = keys_directory(config)
-    keys = None if directory is None else load_client(directory, operator=operator)
+    keys = None
+    if directory is not None:
+        there = [path.stem for path in sorted((directory / "operators").glob("*.key_secret"))]
+        if operator is None and len(there) != 1:
+            raise ConfigurationError(f"--operator: name one of {', '.join(there) or 'none: make one with aar keys'}")
+        keys = load_client(directory, operator=operator or there[0])
     context: zmq.Context[Any] = zmq.Context()
     try:
         client = Operator(context, venue.control_address, timeout_ms=5000, keys=keys)
         try:
-            done = client.request(kinds[what], account, instrument, amount)
+            done = client.request(kinds[what], account or 0, instrument, amount or 0)
         except VenueError as error:
             raise ConfigurationError(f"{error}; is it running, and is this its configuration?") from None
         finally:

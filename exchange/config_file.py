@@ -10,6 +10,11 @@ from exchange.errors import ConfigurationError
 from exchange.keys import load_venue
 from exchange.server import VenueConfig
 
+_WORDS = {
+    "extra_forbidden": "there is no such setting; docs/exchange.md lists them",
+    "missing": "is missing; docs/exchange.md says what it is",
+}
+
 
 def load(path: Path) -> VenueConfig:
     """Read and check a configuration file. Paths in it are relative to its own directory; `keys` names a directory.
@@ -27,7 +32,7 @@ def load(path: Path) -> VenueConfig:
         if name in content and not isinstance(content[name], str):
             raise ConfigurationError(f"{path}: {name}: give a path, as {name} = '{name}'")
     if "directory" in content:
-        content["directory"] = home / content["directory"]
+        content["directory"] = (home / content["directory"]).resolve()
     if "keys" in content:
         content["keys"] = load_venue(home / content["keys"])
     try:
@@ -35,9 +40,8 @@ def load(path: Path) -> VenueConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"{path}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        what = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise ConfigurationError(f"{path}: {where + ': ' if where else ''}{what}") from None
 
 
 def keys_directory(path: Path) -> Path | None:

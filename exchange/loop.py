@@ -79,6 +79,7 @@ LOOP = _record(
     "journal_offset",
     "journal_room",  # records that fit into the segment
     "journal_errno",
+    "journaled",  # the last sequence that is in the journal
     "sync_each_batch",
     "sessions",  # logged on now
     "untold",  # sessions that were ended because they did not read, and do not know it yet
@@ -403,6 +404,7 @@ def _journal(loop, count):
     if status["sync_each_batch"] != 0 and libzmq.fdatasync(status["journal_descriptor"]) != 0:
         status["journal_errno"] = libzmq.zmq_errno()
         return False
+    status["journaled"] = loop.commands[count - 1]["sequence"]
     status["journal_offset"] += size
     status["journal_room"] -= count
     return True

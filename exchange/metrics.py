@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from exchange.errors import ConfigurationError
 from exchange.types import Phase, Reason
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ class MetricsServer:
     def __init__(self, venue: "Venue", port: int) -> None:
         registry = CollectorRegistry()
         registry.register(_VenueCollector(venue))
-        self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        try:
+            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        except OSError as error:
+            raise ConfigurationError(f"metrics_port {port}: {error.strerror}; choose another, or 0 for any") from None
         self.port: int = self._server.server_port
 
     def close(self) -> None:
@@ -96,5 +100,5 @@ class MetricsServer:
 
 
 def serve(venue: "Venue", port: int) -> MetricsServer:
-    """Serve the venue's metrics until closed. Raises: OSError: the port is taken."""
+    """Serve the venue's metrics until closed. Raises: ConfigurationError: the port is taken."""
     return MetricsServer(venue, port)

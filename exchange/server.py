@@ -165,7 +165,7 @@ def _bind(socket: zmq.Socket[bytes], host: str, port: int, name: str) -> str:
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             raise ConfigurationError(
-                f"port {port} for {name} is in use on {host}; choose another with --port, or leave it out for free ones"
+                f"port {port} for {name} is in use on {host}; choose another (--port, or in the file), or 0"
             ) from None
         raise ConfigurationError(
             f"cannot listen for {name} on {host}:{port}: {error.strerror}; is it an address of this machine?"
@@ -184,7 +184,7 @@ class _Housekeeper:
     def __init__(self, writer: journal.Writer, status: Array, sync_interval_s: float | None) -> None:
         self.failed = 0
         """errno of a sync that failed: what was promised cannot be kept."""
-        self.synced = int(status["sequence"][0])
+        self.synced = int(status["journaled"][0])
         """The last command known to be on the disk."""
         self._writer = writer
         self._status = status
@@ -198,9 +198,10 @@ class _Housekeeper:
         try:
             while not self._end.wait(_HOUSEKEEPING_S if self._sync_interval_s is None else self._sync_interval_s):
                 if self._sync_interval_s is not None:
-                    written = int(self._status["sequence"][0])  # sequenced a moment before it is written: see the loop
-                    self._writer.sync()
-                    self.synced = max(self.synced, written - BATCH)
+                    written = int(self._status["journaled"][0])
+                    if written != self.synced:
+                        self._writer.sync()
+                        self.synced = written
                 if clock.monotonic_ns() - synced_ns >= clock.SECOND // 50:
                     synced_ns = clock.monotonic_ns()
                     with contextlib.suppress(OSError):  # the loop asks again, and stops if there is no room then
@@ -240,6 +241,8 @@ class Venue:
         self.context.set(zmq.MAX_SOCKETS, 64)
         self._authenticator = self._start_authenticator() if config.keys else None
         self._open_sockets()
+        self.housekeeper: _Housekeeper | None = None
+        self.metrics = metrics.serve(self, config.metrics_port) if config.metrics_port is not None else None
         self.writer = journal.Writer(
             config.directory,
             config.engine,
@@ -250,13 +253,12 @@ class Venue:
         self._use_segment()
         interval = config.sync_interval_ms / 1000 if config.sync == "interval" else None
         self.housekeeper = _Housekeeper(self.writer, self.loop.status, interval)
-        self.metrics = metrics.serve(self, config.metrics_port) if config.metrics_port is not None else None
         self._begin()
         self.terminated = False
 
     def _take_up(self, recovered: recovery.Recovered) -> None:
         status = self.loop.status[0]
-        status["sequence"] = recovered.next_sequence - 1
+        status["sequence"] = status["journaled"] = self.recovered_until = recovered.next_sequence - 1
         status["last_ns"] = recovered.last_ns
         # CLOCK_MONOTONIC begins anew with the machine; the venue's time must not.
         status["clock_offset_ns"] = max(0, recovered.last_ns - clock.monotonic_ns())
@@ -409,7 +411,8 @@ class Venue:
             return math.nan
         if self.config.sync == "batch":
             return 0
-        return int(self.loop.status["sequence"][0]) - self.housekeeper.synced
+        synced = self.recovered_until if self.housekeeper is None else self.housekeeper.synced
+        return int(self.loop.status["journaled"][0]) - synced
 
     def _roll(self) -> bool:
         """Go on in the journal's next segment; False if the disk has no room for one."""
@@ -466,7 +469,7 @@ class Venue:
                 return JOURNAL_FAILED
             if code in (STOPPED, JOURNAL_FAILED):
                 return code
-            if self.housekeeper.failed:
+            if self.housekeeper is not None and self.housekeeper.failed:
                 status["journal_errno"] = self.housekeeper.failed
                 return JOURNAL_FAILED
             if parent is not None and select.select([parent], [], [], 0)[0] and not os.read(parent, 1):
@@ -487,7 +490,8 @@ class Venue:
                 np.save(self.config.directory / TIMINGS_FILE, self.loop.timings[: int(status["timings"])])
         if self.metrics is not None:
             self.metrics.close()
-        self.housekeeper.close()
+        if self.housekeeper is not None:
+            self.housekeeper.close()
         with contextlib.suppress(OSError):
             self.writer.close(int(status["sequence"]) + 1)
         self.snapshotter.close()
@@ -572,7 +576,11 @@ def main_standalone(config: VenueConfig) -> int:
     Raises: ConfigurationError, JournalError, OSError: it cannot start.
     """
     _prepare_process()
-    config.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        config.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"directory {config.directory}: {error.strerror}; name one that can be made") from None
+    print("Starting; the first time, the kernels are compiled: about a minute.", file=sys.stderr, flush=True)
     venue = Venue(config)
     signal.signal(signal.SIGINT, venue.stop)
     if config.keys is None:

@@ -33,7 +33,9 @@ def signal(bps: int) -> Notice:
 
 
 def top(bid=9_996, ask=10_004, depth=3_000, time_ns=0) -> TopOfBook:
-    return TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 4, time_ns, 1, bid, 100, ask, 100, 10_000, 0, depth, depth)
+    return TopOfBook(
+        int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 4, time_ns, 1, bid, 100, ask, 100, 10_000, 0, depth, depth
+    )
 
 
 def filled(order: PlaceOrder, quantity: int, leaves: int, price: int | None = None) -> Report:

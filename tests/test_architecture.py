@@ -90,7 +90,9 @@ def test_no_compiled_code_depends_on_what_leaves_its_cache_alone():
             assert not compiled_from & (NEVER_COMPILED - {"errors", "clock"}), path
 
 
-@pytest.mark.parametrize("name", ["engine", "book", "accounts", "auction", "breaker", "state", "types", "bits", "replay"])
+@pytest.mark.parametrize(
+    "name", ["engine", "book", "accounts", "auction", "breaker", "state", "types", "bits", "replay"]
+)
 def test_the_engine_is_pure(name):
     """No socket, no clock, no file, no process: what it imports cannot reach them."""
     path = ROOT / "exchange" / f"{name}.py"

@@ -87,7 +87,7 @@ def test_bench_venue_compares_with_both_echoes_and_measures_under_load():
     load = found["loads"]["50%"]
     for name in ("received", "due"):
         values = [load[f"{name}_to_acknowledged_ns_{at}"] for at in ("p50", "p99", "p999", "max")]
-        assert 0 < values[0] and values == sorted(values)
+        assert values[0] > 0 and values == sorted(values)
 
 
 def test_bench_breaker_counts_every_trip():
@@ -98,4 +98,4 @@ def test_bench_breaker_counts_every_trip():
 
 def test_bench_recovery_replays_everything_and_trades_again():
     found = script("bench_recovery.py", "--commands", 20_000, "--repeats", 1)
-    assert 0 < found["recover_s"] and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
+    assert found["recover_s"] > 0 and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
