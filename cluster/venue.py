@@ -41,9 +41,7 @@ class VenueKeeper:
         self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
         self._lines = b""
 
-    def start(
-        self, config: dict[str, Any], directory: str | None, keys: ClientKeys | None = None
-    ) -> dict[str, Any]:
+    def start(self, config: dict[str, Any], directory: str | None, keys: ClientKeys | None = None) -> dict[str, Any]:
         """Start the process and wait until it serves.
 
         Args: config: of VenueConfig, without directory and control; directory: where the journal goes on this node,
