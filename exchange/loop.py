@@ -114,8 +114,9 @@ CONNECTION = _record("number", "account", "descriptor", "lost")
 """A session's connection, by its number modulo the table's length; account NOBODY: none. lost 1: a report did not
 go; 2: the session was ended for that, and it does not know yet."""
 
-SESSION = _record("connection", "heard_sequence", "heard_reports", "rate_ns")
-"""An account's: the number of its connection, NOBODY if it has none, and what it said that it has heard."""
+SESSION = _record("connection", "row", "heard_sequence", "heard_reports", "rate_ns")
+"""An account's: the number of its connection, NOBODY if it has none, and that connection's row; what it said that it
+has heard; its message rate."""
 
 TRADE = _record("number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
 
@@ -234,7 +235,7 @@ def journal_slack(state: State, max_sessions: int) -> int:
 # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@routine
+@helper
 def _receive(loop, socket):
     """Take one message: its routing id into loop.peer, its payload into loop.frame.
 
@@ -410,7 +411,7 @@ def _journal(loop, count):
     return True
 
 
-@routine
+@helper
 def _keep(loop, at):
     """Keep an event of participants, to be told again to one who misses it."""
     status = loop.status[0]
@@ -640,6 +641,7 @@ def _log_on(loop, state, sockets, peer_size, now):
         loop.connections[row]["descriptor"] = descriptor
         loop.descriptors[descriptor] = connection
         loop.sessions[account]["connection"] = connection
+        loop.sessions[account]["row"] = row
         status["sessions"] += 1
         status["logons"] += 1
     # Only a new connection can have missed anything; telling it all again on demand would be a way to flood.

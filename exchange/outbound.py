@@ -27,8 +27,8 @@ _NEVER = int(NEVER)
 _CONNECTION_BYTES = codec.CONNECTION_ID_BYTES
 
 
-@routine
-def send(loop, socket, address, address_size, count):
+@helper
+def _send(loop, socket, address, address_size, count):
     """Send the first `count` of loop.values to one connection. Returns whether it took it; if not, that is counted."""
     size = codec.put_array(loop.out, loop.values, count)
     sent = libzmq.zmq_send(socket, address.ctypes.data, address_size, libzmq.DONTWAIT | libzmq.SNDMORE)
@@ -42,11 +42,18 @@ def send(loop, socket, address, address_size, count):
 
 
 @routine
-def _send_to_session(loop, sockets, connection, count):
-    """Send to a session; if it is gone, or too slow, it is marked as lost, and the loop ends it."""
-    codec.put_connection(loop.address, connection)
-    if not send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, count):
-        loop.connections[connection & (loop.connections.shape[0] - 1)]["lost"] = 1
+def send(loop, socket, address, address_size, count):
+    """_send, compiled once for all who seldom call it."""
+    return _send(loop, socket, address, address_size, count)
+
+
+@helper
+def _send_to_session(loop, sockets, account, count):
+    """Send to an account's session; if it is gone, or too slow, it is marked as lost, and the loop ends it."""
+    session = loop.sessions[account]
+    codec.put_connection(loop.address, session["connection"])
+    if not _send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, count):
+        loop.connections[session["row"]]["lost"] = 1
         loop.status[0]["lost"] = 1
 
 
@@ -71,8 +78,7 @@ def _send_report(loop, sockets, event, maker):
     account = event["maker_account"] if maker == 1 else event["account"]
     if account < 0 or account >= loop.sessions.shape[0]:
         return
-    connection = loop.sessions[account]["connection"]
-    if connection == NOBODY:
+    if loop.sessions[account]["connection"] == NOBODY:
         loop.status[0]["unsent"] += 1
         return
     kind = event["kind"]
@@ -94,7 +100,7 @@ def _send_report(loop, sockets, event, maker):
         values[10] = _IN_AUCTION if event["reason"] != 0 else _MAKER if maker == 1 else _TAKER
     elif kind == _REPLACED or kind == _REPEATED:
         values[11] = event["value"]
-    _send_to_session(loop, sockets, connection, _REPORT_FIELDS)
+    _send_to_session(loop, sockets, account, _REPORT_FIELDS)
 
 
 @helper
@@ -126,7 +132,7 @@ def send_logged_on(loop, state, sockets, at):
     values[6] = max(heard, status["forgotten"] + 1)
     values[7] = state.counters[0]["starts"]
     values[8] = event["value"]
-    _send_to_session(loop, sockets, session["connection"], 9)
+    _send_to_session(loop, sockets, account, 9)
     if heard <= 0:
         return
     size = loop.recent.shape[0]
