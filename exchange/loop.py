@@ -686,9 +686,8 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             return -1
         if _watch_connections(loop, state, sockets) < 0:
             return -1
-        stamped = _stamp(
-            loop
-        )  # what is due comes first: its reports are not for the new session, which hears them again
+        # Timers that are due come first: else their reports would come before the answer, and once more behind it.
+        stamped = _stamp(loop)
         if stamped >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, stamped) < 0:
             return -1
         loop.values[1] = version
