@@ -165,6 +165,7 @@ def test_a_full_disk_stops_the_venue_before_it_acknowledges_and_it_goes_on_when_
         assert told == expected_reports(replayed.events, 0)
 
 
+@pytest.mark.slow
 def test_a_venue_that_has_no_room_to_start_says_so(tmp_path):
     with running_venue(tmp_path, endowment=RICH) as venue:
         venue.stop()

@@ -240,6 +240,7 @@ def test_however_a_run_ends_its_processes_are_gone(tmp_path, how):
         assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_killed_agent_is_counted_and_the_run_goes_on(tmp_path):
     process = start_aar(*small(duration_s="4"), "--out", tmp_path / "run", "--json")
     try:
@@ -257,6 +258,7 @@ def test_a_killed_agent_is_counted_and_the_run_goes_on(tmp_path):
     assert sorted(code for _, _, code in summary["agent_exits"]) == [-9, -9, -9]
 
 
+@pytest.mark.slow
 def test_agents_end_by_themselves_when_the_venue_falls_silent(tmp_path):
     """A stopped venue says nothing more: the lease runs out on every agent, as on a node that was cut off."""
     process, pids = running_run(tmp_path / "run")
@@ -273,6 +275,7 @@ def test_agents_end_by_themselves_when_the_venue_falls_silent(tmp_path):
     wait_until(lambda: not any(map(is_alive, pids)), "all of the run gone")
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
     found = {}
 
@@ -362,6 +365,7 @@ def test_a_run_whose_replay_differs_fails(finished):
         write_up(run.directory, load_scenario("exit-door"), [], {}, {"final": said}, None)
 
 
+@pytest.mark.slow
 def test_ctrl_c_again_and_again_still_leaves_nothing(tmp_path):
     process, pids = running_run(tmp_path / "run")
     try:
@@ -399,6 +403,7 @@ def test_damaged_figures_of_a_run_are_named(finished, tmp_path, content):
         assert done.returncode == 2 and results.SUMMARY in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_extreme_but_allowed_settings_run(tmp_path):
     for number, changes in enumerate(({"crowd.shares": "0"}, {"crowd.horizon_s": "0.001"}, {"makers.count": "0"})):
         done = aar(

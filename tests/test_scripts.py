@@ -30,6 +30,7 @@ def script(name: str, *arguments: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_bench_trip_counts_trades_after_the_trip_and_who_was_told():
     settings = {**SMALL, "crowd.shares": "400", "breaker.sell_volume_lots": "300"}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
@@ -38,6 +39,7 @@ def test_bench_trip_counts_trades_after_the_trip_and_who_was_told():
     assert found["trip_to_last_notified_ms_max"] > 0 and found["conditions"]["agents"] == 60
 
 
+@pytest.mark.slow
 def test_bench_kill_finds_nothing_alive_in_the_end():
     found = script("bench_kill.py", "--agents", 50)
     assert found["processes_before"] > 50 and found["processes_left"] == 0
@@ -54,6 +56,7 @@ def test_fuzz_compares_the_engine_with_the_oracle():
     assert done.returncode == 0 and "4000 commands" in done.stdout and "equal" in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_bench_rehearsal_prints_both_times():
     found = script("bench_rehearsal.py", "--agents", 3)
     assert found["first_us"] > 0 and found["second_us"] > 0
