@@ -329,16 +329,6 @@ def read(directory: Path, until: int | None = None) -> Journal:
     return Journal(parts[0].header.config, np.concatenate([part.commands for part in parts]))
 
 
-def warm_up() -> None:
-    """Compile what reading needs, so that a thread beside the live loop need not."""
-    nothing = np.zeros((0, _RECORD_WORDS), np.int64)
-    _first_unsound(nothing, 1, 0)
-    _any_sound(nothing, 1, 1)
-
-
-# --- writing
-
-
 def _header_bytes(config: EngineConfig, first_sequence: int, previous_check: int) -> bytes:
     text = json.dumps(
         {

@@ -5,7 +5,7 @@ Owns which fields of an event go to whom. Compiled, called by the loop alone; `l
 
 from exchange import auction, book, codec, libzmq, wire
 from exchange.jit import helper, routine
-from exchange.types import NEVER, NO_BID, NOBODY, EventKind, Phase, Side
+from exchange.types import NEVER, NO_BID, NOBODY, EventKind, Phase
 
 _DEPTH_DIVISOR = 100  # depth is counted within 1 % of the mid
 _TOP, _SLOW_TOP = int(wire.MessageKind.TOP_OF_BOOK), int(wire.MessageKind.SLOW_TOP_OF_BOOK)
@@ -17,7 +17,6 @@ _REPEATED, _AUCTION_ENDED = int(EventKind.ORDER_REPEATED), int(EventKind.AUCTION
 _HALTED, _OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
 _SIGNAL, _CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
 _PHASE_CHANGED, _VENUE_STARTED = int(EventKind.PHASE_CHANGED), int(EventKind.VENUE_STARTED)
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _AUCTION, _BATCH = int(Phase.AUCTION), int(Phase.BATCH)
 _LEVELS, _MAX_TRADES_RESENT = wire.DEPTH_LEVELS, wire.MAX_TRADES_RESENT
 _TOP_FIELDS, _DEPTH_FIELDS = 14, wire.DEPTH_FIELDS

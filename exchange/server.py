@@ -194,7 +194,7 @@ class _Housekeeper:
         self._thread.start()
 
     def _run(self) -> None:
-        synced_ns = clock.monotonic_ns()
+        prepared_ns = clock.monotonic_ns()
         try:
             while not self._end.wait(_HOUSEKEEPING_S if self._sync_interval_s is None else self._sync_interval_s):
                 if self._sync_interval_s is not None:
@@ -202,8 +202,8 @@ class _Housekeeper:
                     if written != self.synced:
                         self._writer.sync()
                         self.synced = written
-                if clock.monotonic_ns() - synced_ns >= clock.SECOND // 50:
-                    synced_ns = clock.monotonic_ns()
+                if clock.monotonic_ns() - prepared_ns >= clock.SECOND // 50:
+                    prepared_ns = clock.monotonic_ns()
                     with contextlib.suppress(OSError):  # the loop asks again, and stops if there is no room then
                         self._writer.prepare()
         except OSError as error:
@@ -458,7 +458,7 @@ class Venue:
     def run(self, parent: int | None) -> int:
         """Serve until an operator, a signal or the end of `parent` (a descriptor to read) stops it; returns the loop's
         last code."""
-        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGTERM, self.stop)
         state = self.engine.state
         status = self.loop.status[0]
         status["grace_ends_ns"] = clock.monotonic_ns() + status["clock_offset_ns"] + self.config.reconnect_grace_ns
@@ -479,8 +479,6 @@ class Venue:
     def stop(self, _signal: int, _frame: object) -> None:
         """Stop in order, from a signal."""
         self.terminated = True
-
-    _terminate = stop
 
     def close(self) -> dict[str, object]:
         """Write out what was measured, close everything, and say how it ended."""
