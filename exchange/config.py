@@ -1,10 +1,10 @@
 """Every limit and setting of the engine and the venue, checked once, before anything starts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from exchange.types import MAX_CASH, MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS
+from exchange.types import MAX_CASH, MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS, SystemAccount
 
 MAX_WINDOW_NS = 3_600_000_000_000
 MAX_PHASE_NS = 24 * 3_600_000_000_000
@@ -61,6 +61,83 @@ class LimitsConfig(Config):
     messages_per_s: Annotated[int, Field(ge=0, le=MAX_CASH)] = 0
 
 
+MAX_MARGIN_INSTRUMENTS = 16
+MAX_MARGIN_PRICE = 1 << 20
+"""price_levels × multiplier in a venue with margin accounts or a lending pool, so that values stay within int64."""
+MAX_HISTORY = 4096
+
+
+class MarginConfig(Config):
+    """Margin accounts and the liquidation engine; rules in docs/money.md."""
+
+    mark: Literal["last", "mid", "index"] = "last"
+    call_bps: Annotated[int, Field(ge=10_000, le=1_000_000)] = 15_000
+    """A margin call comes when equity is below this share of the maintenance margin."""
+    fee_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Of what the liquidation engine trades, from the account to the insurance fund."""
+    slice_lots: Annotated[int, Field(ge=0, le=MAX_QUANTITY_LOTS)] = 0
+    """Most lots of an account and instrument that one revaluation liquidates; 0: all."""
+    accounts_per_revaluation: Annotated[int, Field(ge=1, le=64)] = 64
+    """Most accounts that one revaluation acts on; the next goes on behind them."""
+
+
+class OracleConfig(Config):
+    """When the lending oracle of an instrument speaks: on a deviation, or when the heartbeat is due (as Chainlink's)."""
+
+    source: Literal["own_book", "other_venue", "delayed"] = "own_book"
+    deviation_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """0: at every change."""
+    heartbeat_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 0
+    """0: none."""
+    delay_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 0
+
+    @model_validator(mode="after")
+    def _only_a_delayed_one_has_a_delay(self) -> "OracleConfig":
+        if (self.source == "delayed") != (self.delay_ns > 0):
+            raise ValueError(f"source is {self.source} and delay_ns {self.delay_ns}: a delay goes with source delayed")
+        return self
+
+
+class LendingConfig(Config):
+    """A lending pool: lots of one instrument as collateral, lots of another as debt (Aave's rules; docs/money.md)."""
+
+    collateral_instrument: Annotated[int, Field(ge=0, le=255)]
+    debt_instrument: Annotated[int, Field(ge=0, le=255)]
+    max_ltv_bps: Annotated[int, Field(ge=1, le=10_000)] = 8000
+    liquidation_threshold_bps: Annotated[int, Field(ge=1, le=10_000)] = 8250
+    close_factor_bps: Annotated[int, Field(ge=1, le=10_000)] = 5000
+    full_close_health_bps: Annotated[int, Field(ge=0, le=10_000)] = 9500
+    """Below this health factor a liquidator may repay all."""
+    bonus_bps: Annotated[int, Field(ge=0, le=5000)] = 500
+    debt_at_par: bool = False
+    """Value debt at the stablecoin's par, not at its oracle's price."""
+
+    @model_validator(mode="after")
+    def _two_instruments(self) -> "LendingConfig":
+        if self.collateral_instrument == self.debt_instrument:
+            raise ValueError("collateral and debt are the same instrument: name two")
+        if self.max_ltv_bps > self.liquidation_threshold_bps:
+            raise ValueError("max_ltv_bps is above liquidation_threshold_bps: a new loan could be liquidated at once")
+        return self
+
+
+class StablecoinConfig(Config):
+    """A stablecoin whose issuer redeems at par out of finite reserves; rules in docs/money.md."""
+
+    instrument: Annotated[int, Field(ge=0, le=255)]
+    par_ticks: Annotated[int, Field(ge=1, lt=MAX_PRICE_LEVELS)]
+    redemption_lots_per_s: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """0: no limit."""
+    redemption_burst_lots: Annotated[int, Field(ge=0, le=MAX_QUANTITY_LOTS)] = 0
+    """How many may be redeemed at once after a pause."""
+
+    @model_validator(mode="after")
+    def _a_rate_has_a_burst(self) -> "StablecoinConfig":
+        if bool(self.redemption_lots_per_s) != bool(self.redemption_burst_lots):
+            raise ValueError("redemption_lots_per_s and redemption_burst_lots go together: set both, or neither")
+        return self
+
+
 class InstrumentConfig(Config):
     """One instrument. Valid prices are 1 … price_levels − 1 ticks; notional = price × quantity × multiplier."""
 
@@ -72,11 +149,17 @@ class InstrumentConfig(Config):
     opening_auction_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 0
     """How long the opening call auction collects; 0: none."""
     breaker: BreakerConfig = BreakerConfig()
+    initial_margin_bps: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    """Of a margin account's position: 2,000 allows a leverage of five."""
+    maintenance_margin_bps: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    oracle: OracleConfig | None = None
 
     @model_validator(mode="after")
     def _batches_are_at_least_a_millisecond(self) -> "InstrumentConfig":
         if 0 < self.batch_interval_ns < MIN_PHASE_NS:
             raise ValueError(f"batch_interval_ns is {self.batch_interval_ns}: give 0 or at least 1 ms ({MIN_PHASE_NS})")
+        if self.maintenance_margin_bps > self.initial_margin_bps:
+            raise ValueError("maintenance_margin_bps is above initial_margin_bps: a new position could be liquidated")
         return self
 
 
@@ -90,6 +173,54 @@ class EngineConfig(Config):
     limits: LimitsConfig = LimitsConfig()
     remembered_orders: Annotated[int, Field(ge=1, le=1 << 12)] = 32
     """How many of its last order ids an account may repeat and be told the first outcome again."""
+    revalue_interval_ns: Annotated[int, Field(ge=MIN_PHASE_NS, le=MAX_PHASE_NS)] = MIN_PHASE_NS
+    """How long after a command oracles and margin accounts are looked at."""
+    margin: MarginConfig | None = None
+    lending: LendingConfig | None = None
+    stablecoin: StablecoinConfig | None = None
+
+    @property
+    def system_accounts(self) -> int:
+        """How many accounts of the venue's own stand behind the participants'."""
+        return len(SystemAccount) if self.margin or self.lending or self.stablecoin else 0
+
+    @model_validator(mode="after")
+    def _facilities_fit_the_instruments(self) -> "EngineConfig":
+        named = {}
+        if self.lending:
+            named["lending.collateral_instrument"] = self.lending.collateral_instrument
+            named["lending.debt_instrument"] = self.lending.debt_instrument
+        if self.stablecoin:
+            named["stablecoin.instrument"] = self.stablecoin.instrument
+        for name, number in named.items():
+            if number >= len(self.instruments):
+                raise ValueError(f"{name} is {number} but there are {len(self.instruments)} instruments")
+        if self.stablecoin and self.stablecoin.par_ticks >= self.instruments[self.stablecoin.instrument].price_levels:
+            raise ValueError("stablecoin.par_ticks is not below price_levels of its instrument")
+        if self.lending:
+            for what in ("collateral", "debt"):
+                at_par = what == "debt" and self.lending.debt_at_par
+                if not at_par and self.instruments[named[f"lending.{what}_instrument"]].oracle is None:
+                    raise ValueError(f"the instrument that the pool takes as {what} has no oracle: give it one")
+            if self.lending.debt_at_par and (
+                self.stablecoin is None or self.stablecoin.instrument != self.lending.debt_instrument
+            ):
+                raise ValueError("lending.debt_at_par is set but the debt's instrument is not the stablecoin")
+        for number, instrument in enumerate(self.instruments):
+            if instrument.oracle and instrument.oracle.delay_ns > MAX_HISTORY * self.revalue_interval_ns:
+                raise ValueError(f"oracle.delay_ns of instrument {number} is more than {MAX_HISTORY} revaluations")
+        if self.system_accounts:
+            if len(self.instruments) > MAX_MARGIN_INSTRUMENTS:
+                raise ValueError(f"with margin, lending or a stablecoin: at most {MAX_MARGIN_INSTRUMENTS} instruments")
+            for number, instrument in enumerate(self.instruments):
+                if instrument.price_levels * instrument.multiplier > MAX_MARGIN_PRICE:
+                    raise ValueError(
+                        f"price_levels x multiplier of instrument {number} is above {MAX_MARGIN_PRICE}, too much with "
+                        "margin, lending or a stablecoin"
+                    )
+                if self.margin and instrument.batch_interval_ns:
+                    raise ValueError(f"instrument {number} has batches: the liquidation engine trades continuously")
+        return self
 
     @model_validator(mode="after")
     def _remembered_orders_is_a_power_of_two(self) -> "EngineConfig":

@@ -14,7 +14,7 @@ def _record(*names: str) -> np.dtype:
 
 
 class CommandKind(IntEnum):
-    """What a command asks for. Below 10: participants. 10 … 19: the operator. From 20: the venue itself."""
+    """What a command asks for. Below 10 and from 60: participants. 10 … 19: the operator. 20 … 29: the venue itself."""
 
     PLACE_ORDER = 1
     CANCEL_ORDER = 2
@@ -27,11 +27,26 @@ class CommandKind(IntEnum):
     PUBLISH_SIGNAL = 13
     CLOSE_SESSION = 14
     SET_LIMIT = 15
+    WITHDRAW_CASH = 16
+    SET_MARGIN = 17
+    """Make an account a margin account (quantity_lots 1) or a cash account again (0)."""
+    PUBLISH_INDEX = 18
+    """The price of an instrument elsewhere, in ticks (quantity_lots)."""
     TIMER = 20
     """An instrument's timer is due: the end of a halt, of a call auction or of a batch interval."""
     LOG_OFF = 21
     """A participant's connection ended."""
     START = 22
+    REVALUE = 23
+    """Oracles are read, margin accounts marked to market, and liquidations go on (docs/money.md)."""
+    DEPOSIT_COLLATERAL = 60
+    WITHDRAW_COLLATERAL = 61
+    BORROW = 62
+    REPAY = 63
+    LIQUIDATE = 64
+    """Repay another account's unhealthy loan (target_order_id: that account) and take its collateral with a bonus."""
+    REDEEM = 65
+    MINT = 66
 
 
 ORDER_COMMANDS = (
@@ -40,6 +55,17 @@ ORDER_COMMANDS = (
     CommandKind.REPLACE_ORDER,
     CommandKind.MASS_CANCEL,
 )
+REQUEST_COMMANDS = (
+    CommandKind.DEPOSIT_COLLATERAL,
+    CommandKind.WITHDRAW_COLLATERAL,
+    CommandKind.BORROW,
+    CommandKind.REPAY,
+    CommandKind.LIQUIDATE,
+    CommandKind.REDEEM,
+    CommandKind.MINT,
+)
+"""What a participant asks of the lending pool and of the stablecoin's issuer."""
+DECISION_COMMANDS = ORDER_COMMANDS + REQUEST_COMMANDS
 """What a participant decides, with the times and the rule of its decision."""
 
 
@@ -71,6 +97,28 @@ class EventKind(IntEnum):
     LOGGED_ON = 18
     LOGGED_OFF = 19
     VENUE_STARTED = 20
+    MARGIN_SET = 21
+    CASH_WITHDRAWN = 22
+    INDEX_PUBLISHED = 23
+    ORACLE_UPDATED = 24
+    MARGIN_CALLED = 60
+    """From here on: reports, as the ones below 10."""
+    LIQUIDATION_STARTED = 61
+    LIQUIDATION_ENDED = 62
+    POSITION_TAKEN_OVER = 63
+    """The insurance fund took what the book did not, at the bankruptcy price."""
+    DELEVERAGED = 64
+    """A profitable counterparty's position was closed against a bankrupt one, at the bankruptcy price."""
+    BAD_DEBT_BOOKED = 65
+    COLLATERAL_DEPOSITED = 66
+    COLLATERAL_WITHDRAWN = 67
+    BORROWED = 68
+    REPAID = 69
+    LOAN_LIQUIDATED = 70
+    REDEEMED = 71
+    MINTED = 72
+    REQUEST_REJECTED = 73
+    """Of the commands from DEPOSIT_COLLATERAL on."""
 
 
 class Side(IntEnum):
@@ -121,6 +169,42 @@ class Trigger(IntEnum):
     SELL_VOLUME = 2
 
 
+class MarkRule(IntEnum):
+    """At which price margin accounts are valued."""
+
+    LAST = 0
+    MID = 1
+    INDEX = 2
+
+
+class OracleSource(IntEnum):
+    """Whose price a lending oracle reports."""
+
+    OWN_BOOK = 0
+    OTHER_VENUE = 1
+    """The index: what PUBLISH_INDEX said last."""
+    DELAYED = 2
+    """The own book's price as it was some time ago."""
+
+
+class MarginState(IntEnum):
+    """Of a margin account."""
+
+    NORMAL = 0
+    CALLED = 1
+    LIQUIDATING = 2
+
+
+class SystemAccount(IntEnum):
+    """Accounts of the venue's own, behind the participants': account = EngineConfig.accounts + this."""
+
+    INSURANCE_FUND = 0
+    LENDING_POOL = 1
+    ISSUER = 2
+    DEFICIT = 3
+    """Its cash is minus all bad debt that was booked."""
+
+
 class Limit(IntEnum):
     """Pre-trade limits of an account; 0 means no limit."""
 
@@ -169,6 +253,18 @@ class Reason(IntEnum):
     NOTIONAL_LIMIT = 307
     MESSAGE_RATE_LIMIT = 308
     UNKNOWN_LIMIT = 309
+    INSUFFICIENT_MARGIN = 310
+    IN_LIQUIDATION = 311
+    NOT_A_CASH_ACCOUNT = 312
+    INSUFFICIENT_COLLATERAL = 313
+    POOL_EXHAUSTED = 314
+    NO_DEBT = 315
+    UNKNOWN_LOAN = 316
+    LOAN_HEALTHY = 317
+    RESERVES_EXHAUSTED = 318
+    REDEMPTION_RATE = 319
+    NO_SUCH_FACILITY = 320
+    """The venue has no margin accounts, no lending pool or no stablecoin."""
     NOT_OPEN = 401
     HALTED = 402
     CLOSED = 403
@@ -186,8 +282,14 @@ class Reason(IntEnum):
     MASS_CANCEL = 510
     DISCONNECTED = 511
     AUCTION_REMAINDER = 512
+    LIQUIDATED = 513
+    """Its account is being liquidated."""
     AUCTION = 601
     LOST_PRIORITY = 602
+    LIQUIDATION = 603
+    """A fill by the liquidation engine, for the account."""
+    FUND_SALE = 604
+    """A fill by which the insurance fund sells or buys back what it took over."""
 
 
 COMMAND = _record(
@@ -266,6 +368,17 @@ INSTRUMENT = _record(
     "timer_ns",  # when the phase or the batch interval ends; NEVER
     "phase_started_ns",
     "expiring",  # how many expiring orders rest
+    "index_ticks",  # its price elsewhere; 0: never published
+    "initial_margin_bps",
+    "maintenance_margin_bps",
+    "oracle_ticks",  # what the lending oracle says; 0: nothing yet
+    "oracle_ns",  # when it last spoke
+    "oracle_source",
+    "oracle_deviation_bps",
+    "oracle_heartbeat_ns",
+    "oracle_delay_ns",
+    "history_head",  # of the own book's prices, kept for a delayed oracle
+    "history_count",
 )
 
 ACCOUNT = _record(
@@ -280,6 +393,8 @@ ACCOUNT = _record(
     "logged_on",
     "remembered",  # how many outcomes were remembered, ever
     "rate_ns",
+    "margin",  # 1: a margin account
+    "margin_state",
     "order_lots_limit",  # in the order of Limit
     "open_orders_limit",
     "position_lots_limit",
@@ -287,8 +402,11 @@ ACCOUNT = _record(
     "messages_per_s_limit",
 )
 
-POSITION = _record("quantity_lots", "reserved_lots", "buying_lots")
-"""buying_lots: of the resting buys."""
+POSITION = _record("quantity_lots", "reserved_lots", "buying_lots", "entry_value")
+"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as the position."""
+
+LOAN = _record("collateral_lots", "debt_lots")
+"""An account's in the lending pool."""
 
 OUTCOME = _record("order_id", "sequence", "quantity_lots", "reason")
 
@@ -316,6 +434,30 @@ COUNTERS = _record(
     "cash_deposited",
     "starts",
     "next_timer_ns",  # the earliest of all instruments
+    "participants",  # how many accounts are not the venue's own
+    "revalue_ns",  # when REVALUE is due; NEVER
+    "revalue_interval_ns",  # 0: the venue has neither margin accounts nor an oracle
+    "revalue_account",  # where the next REVALUE begins
+    "mark_rule",
+    "margin_call_bps",
+    "liquidation_fee_bps",
+    "liquidation_slice_lots",
+    "liquidations_per_revaluation",
+    "liquidating",  # margin accounts that are being liquidated
+    "max_ltv_bps",  # of the lending pool
+    "liquidation_threshold_bps",
+    "close_factor_bps",
+    "full_close_health_bps",
+    "bonus_bps",
+    "collateral_instrument",  # NOBODY: no lending pool
+    "debt_instrument",
+    "debt_at_par",
+    "written_off_lots",  # debt of the pool without collateral, booked
+    "stablecoin",  # its instrument; NOBODY: none
+    "par_ticks",
+    "redemption_interval_ns",  # a lot; 0: no limit
+    "redemption_burst_lots",
+    "redemption_ns",  # of the generic cell rate algorithm
     "order_salt",  # of the hash table: where names lie in it is nobody's to choose
     "account_salt",
 )

@@ -36,13 +36,15 @@ class MessageKind(IntEnum):
     DEPTH = 43
     TRADE = 44
     INDICATIVE = 45
+    LOAN = 46
     # from operators
     STATUS = 50
     STOP = 51
 
 
 class Report(NamedTuple):
-    """To one participant: what became of its order. Kinds ORDER_…, CANCEL_REJECTED and MASS_CANCELLED of EventKind."""
+    """To one participant: what became of its order, its margin or its loan. Kinds ORDER_…, CANCEL_REJECTED,
+    MASS_CANCELLED and all from MARGIN_CALLED on of EventKind."""
 
     kind: int
     sequence: int
@@ -55,7 +57,9 @@ class Report(NamedTuple):
     leaves_lots: int
     reason: int
     liquidity: int  # of a fill: 1 the order was the taker, 2 the maker, 3 an auction
-    reference: int  # ORDER_REPLACED: the old order id; ORDER_REPEATED: the sequence of the first outcome
+    reference: (
+        int  # ORDER_REPLACED: the old order id; ORDER_REPEATED: the first sequence; from 60 on: the event's value
+    )
 
 
 class Refused(NamedTuple):
@@ -162,6 +166,19 @@ class Indicative(NamedTuple):
     until_ns: int
 
 
+class Loan(NamedTuple):
+    """What an account of the lending pool has there now, after each change of it: public, as on a public ledger."""
+
+    kind: int
+    instrument: int  # of the collateral
+    number: int
+    sequence: int
+    time_ns: int
+    account: int
+    collateral_lots: int
+    debt_lots: int
+
+
 class Done(NamedTuple):
     """To the operator: its command was applied; reason is 0, or why it was not. STATUS gives the counts too."""
 
@@ -185,6 +202,7 @@ FIELDS: dict[int, type] = {
             EventKind.ORDER_REPEATED,
             EventKind.ORDER_REPLACED,
             EventKind.MASS_CANCELLED,
+            *(kind for kind in EventKind if kind >= EventKind.MARGIN_CALLED),
         )
     },
     **{
@@ -197,6 +215,7 @@ FIELDS: dict[int, type] = {
             EventKind.AUCTION_ENDED,
             EventKind.PHASE_CHANGED,
             EventKind.VENUE_STARTED,
+            EventKind.ORACLE_UPDATED,
             MessageKind.HEARTBEAT,
         )
     },
@@ -208,6 +227,7 @@ FIELDS: dict[int, type] = {
     int(MessageKind.DEPTH): Depth,
     int(MessageKind.TRADE): Trade,
     int(MessageKind.INDICATIVE): Indicative,
+    int(MessageKind.LOAN): Loan,
 }
 _DEPTH_HEAD = 7
 DEPTH_FIELDS = _DEPTH_HEAD + 4 * DEPTH_LEVELS
@@ -222,6 +242,9 @@ CANCEL_FIELDS = 8
 """kind, target_order_id, instrument, quantity_lots, heard_ns, sent_ns, cause_sequence, rule"""
 MASS_CANCEL_FIELDS = 7
 """kind, instrument, side, heard_ns, sent_ns, cause_sequence, rule"""
+REQUEST_FIELDS = 7
+"""kind (of REQUEST_COMMANDS), target account (of LIQUIDATE, else 0), quantity_lots, heard_ns, sent_ns, cause_sequence,
+rule"""
 LOG_ON_FIELDS = 7
 """kind, PROTOCOL_VERSION, account, flags, heard_sequence, heard_reports, sent_ns"""
 LOG_OFF_FIELDS = 1

@@ -11,14 +11,24 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from exchange.config import Config
-from exchange.types import EventKind, OrderType, Side
-from exchange.wire import MessageKind, Notice, Report, TopOfBook
+from exchange.types import CommandKind, EventKind, OrderType, Phase, Side
+from exchange.wire import Loan, MessageKind, Notice, Report, TopOfBook
 
 FILLED, CANCELLED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_CANCELLED)
 ACCEPTED, REJECTED = int(EventKind.ORDER_ACCEPTED), int(EventKind.ORDER_REJECTED)
 HALTED, OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
 SIGNAL, CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
+PHASE_CHANGED = int(EventKind.PHASE_CHANGED)
+MARGIN_CALLED, LIQUIDATION_STARTED = int(EventKind.MARGIN_CALLED), int(EventKind.LIQUIDATION_STARTED)
+LIQUIDATION_ENDED, ORACLE_UPDATED = int(EventKind.LIQUIDATION_ENDED), int(EventKind.ORACLE_UPDATED)
+REQUEST_REJECTED, LOAN_LIQUIDATED = int(EventKind.REQUEST_REJECTED), int(EventKind.LOAN_LIQUIDATED)
+REDEEMED, MINTED = int(EventKind.REDEEMED), int(EventKind.MINTED)
+_TAKEN_OVER, _DELEVERAGED = int(EventKind.POSITION_TAKEN_OVER), int(EventKind.DELEVERAGED)
+_COLLATERAL_IN, _COLLATERAL_OUT = int(EventKind.COLLATERAL_DEPOSITED), int(EventKind.COLLATERAL_WITHDRAWN)
+_BORROWED, _REPAID = int(EventKind.BORROWED), int(EventKind.REPAID)
+_BAD_DEBT = int(EventKind.BAD_DEBT_BOOKED)
 _BUY = int(Side.BUY)
+_TAKER = 1
 
 
 class Rule(IntEnum):
@@ -37,6 +47,26 @@ class Rule(IntEnum):
     """What an earlier slice of the schedule could not sell."""
     REPLAY = 9
     """A recorded order of a real day."""
+    LEAVE_EARLY = 10
+    """A leveraged holder who expects the others to leave."""
+    ANSWER_MARGIN_CALL = 11
+    REDEEM = 12
+    """A holder who turns a stablecoin into cash at its issuer."""
+    SELL_COIN = 13
+    ARBITRAGE = 14
+    BORROW = 15
+    REPAY = 16
+    LIQUIDATE = 17
+    SELL_SEIZED = 18
+    """What a liquidator took and does not want to keep."""
+    FOLLOW_TREND = 19
+    FOLLOW_VOLUME = 20
+    """The seller who takes a fixed share of the market's volume."""
+    REDUCE_INVENTORY = 21
+    BUY_FUNDAMENTAL = 22
+    SELL_FUNDAMENTAL = 23
+    ACT_ON_VALUATION = 24
+    HEDGE = 25
 
 
 class Market(NamedTuple):
@@ -45,11 +75,23 @@ class Market(NamedTuple):
     instrument: int
     opening_ticks: int
     price_levels: int
+    initial_margin_bps: int = 10_000
+    maintenance_margin_bps: int = 10_000
+    stablecoin: int = -1
+    """Its instrument; −1: there is none. All that follows is then public knowledge too."""
+    par_ticks: int = 0
+    coin_levels: int = 0
+    max_ltv_bps: int = 0
+    liquidation_threshold_bps: int = 0
+    close_factor_bps: int = 0
+    bonus_bps: int = 0
 
 
 class Endowment(NamedTuple):
-    cash: int  # minor units
+    cash: int  # minor units; below 0: borrowed on margin
     shares: int  # lots
+    coins: int = 0  # lots of the stablecoin
+    leverage: float = 0.0  # value of the shares over equity; 0: a cash account
 
 
 class Timer(NamedTuple):
@@ -60,7 +102,20 @@ class Timer(NamedTuple):
     sequence: int = 0
 
 
-Event = Report | Notice | TopOfBook | Timer
+class Valuation(NamedTuple):
+    """A vendor's answer to an AskVendor."""
+
+    value_ticks: float
+    """What its model says that the asset is worth."""
+    version: int
+    """Of the model; it changes when the vendor changes it."""
+    withdrawn: bool
+    """The vendor stands by no valuation at the moment."""
+    kind: int = -2
+    sequence: int = 0
+
+
+Event = Report | Notice | TopOfBook | Loan | Timer | Valuation
 
 
 class PlaceOrder(NamedTuple):
@@ -70,12 +125,28 @@ class PlaceOrder(NamedTuple):
     price_ticks: int
     quantity_lots: int
     rule: int
+    instrument: int = 0
 
 
 class CancelOrder(NamedTuple):
     order_id: int
     quantity_lots: int  # 0: all of it
     rule: int
+    instrument: int = 0
+
+
+class Request(NamedTuple):
+    """Something asked of the lending pool or the stablecoin's issuer; kind is one of exchange.types.REQUEST_COMMANDS."""
+
+    kind: int
+    quantity_lots: int
+    rule: int
+    target: int = 0
+    """Of LIQUIDATE: the account whose loan it is."""
+
+
+class AskVendor(NamedTuple):
+    """Ask this agent's vendor for a valuation; the answer is a Valuation."""
 
 
 class Wake(NamedTuple):
@@ -85,7 +156,7 @@ class Wake(NamedTuple):
     tag: int
 
 
-Action = PlaceOrder | CancelOrder | Wake
+Action = PlaceOrder | CancelOrder | Request | AskVendor | Wake
 
 
 @dataclass(slots=True)
@@ -94,6 +165,7 @@ class OpenOrder:
     price_ticks: int
     leaves_lots: int
     cancelling: bool = False
+    instrument: int = 0
 
 
 class Plan(NamedTuple):
@@ -113,14 +185,31 @@ class Strategy:
 
     def __init__(self, market: Market, endowment: Endowment, params: Config, rng: np.random.Generator) -> None:
         self.market = market
+        self.endowment = endowment
         self.cash = endowment.cash
-        self.shares = endowment.shares
+        self.holdings = {market.instrument: endowment.shares, market.stablecoin: endowment.coins}
         self.rng = rng
         self.open_orders: dict[int, OpenOrder] = {}
+        self.collateral = 0
+        """Lots in the lending pool."""
+        self.debt = 0
+        """Lots of the stablecoin owed to the lending pool."""
         self.halted = False
+        self.liquidating = False
+        """The venue is liquidating this account: it takes no orders of it."""
         self.plan: Plan | None = None
         self._last_order_id = 0
         self.setup(params)
+
+    @property
+    def shares(self) -> int:
+        """Lots of the market's main instrument; below 0: sold short."""
+        return self.holdings[self.market.instrument]
+
+    @property
+    def coins(self) -> int:
+        """Lots of the stablecoin."""
+        return self.holdings[self.market.stablecoin]
 
     def setup(self, params: Config) -> None:
         """Take over the settings and draw what is this agent's own."""
@@ -133,32 +222,87 @@ class Strategy:
         """Keep the books, then decide."""
         if isinstance(event, Report):
             self._book(event)
-        elif event.kind == HALTED:
-            self.halted = True
+        elif isinstance(event, Notice) and event.instrument == self.market.instrument:
+            if event.kind == HALTED:
+                self.halted = True
+            elif event.kind == PHASE_CHANGED and event.value == Phase.CONTINUOUS:
+                self.halted = False
         return self.on_event(event, now_ns)
 
-    def buy(self, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule) -> PlaceOrder:
-        return self._order(_BUY, order_type, price_ticks, quantity_lots, rule)
+    def buy(
+        self, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule, instrument: int | None = None
+    ) -> PlaceOrder:
+        """instrument: None for the market's main one; so in sell."""
+        return self._order(_BUY, order_type, price_ticks, quantity_lots, rule, instrument)
 
-    def sell(self, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule) -> PlaceOrder:
-        return self._order(int(Side.SELL), order_type, price_ticks, quantity_lots, rule)
+    def sell(
+        self, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule, instrument: int | None = None
+    ) -> PlaceOrder:
+        return self._order(int(Side.SELL), order_type, price_ticks, quantity_lots, rule, instrument)
 
     def cancel(self, order_id: int, rule: Rule) -> CancelOrder:
-        self.open_orders[order_id].cancelling = True
-        return CancelOrder(order_id, 0, int(rule))
+        order = self.open_orders[order_id]
+        order.cancelling = True
+        return CancelOrder(order_id, 0, int(rule), order.instrument)
 
-    def _order(self, side: int, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule) -> PlaceOrder:
+    def request(self, kind: CommandKind, quantity_lots: int, rule: Rule, target: int = 0) -> Request:
+        return Request(int(kind), quantity_lots, int(rule), target)
+
+    def _order(
+        self,
+        side: int,
+        order_type: OrderType,
+        price_ticks: int,
+        quantity_lots: int,
+        rule: Rule,
+        instrument: int | None,
+    ) -> PlaceOrder:
+        number = self.market.instrument if instrument is None else instrument
         self._last_order_id += 1
-        self.open_orders[self._last_order_id] = OpenOrder(side, price_ticks, quantity_lots)
-        return PlaceOrder(self._last_order_id, side, int(order_type), price_ticks, quantity_lots, int(rule))
+        self.open_orders[self._last_order_id] = OpenOrder(side, price_ticks, quantity_lots, instrument=number)
+        return PlaceOrder(self._last_order_id, side, int(order_type), price_ticks, quantity_lots, int(rule), number)
 
     def _book(self, report: Report) -> None:
+        kind = report.kind
+        if kind in (FILLED, _TAKEN_OVER, _DELEVERAGED):
+            self._trade(report.instrument, report.side, report.quantity_lots, report.price_ticks)
         order = self.open_orders.get(report.order_id)
-        if report.kind == FILLED:
-            sign = 1 if report.side == _BUY else -1
-            self.shares += sign * report.quantity_lots
-            self.cash -= sign * report.quantity_lots * report.price_ticks
-        if order is not None and report.kind in (FILLED, CANCELLED, REJECTED):
+        if order is not None and kind in (FILLED, CANCELLED, REJECTED):
             order.leaves_lots = report.leaves_lots
             if report.leaves_lots == 0:
                 del self.open_orders[report.order_id]
+        if kind > MARGIN_CALLED:
+            self._book_facility(report)
+
+    def _trade(self, instrument: int, side: int, lots: int, price_ticks: int) -> None:
+        sign = 1 if side == _BUY else -1
+        self.holdings[instrument] += sign * lots
+        self.cash -= sign * lots * price_ticks
+
+    def _book_facility(self, report: Report) -> None:
+        """Liquidation, loans and the issuer; see docs/wire.md for which field says what."""
+        kind, lots = report.kind, report.quantity_lots
+        shares, coins = self.market.instrument, self.market.stablecoin
+        if kind == LIQUIDATION_STARTED:
+            self.liquidating = True
+        elif kind == LIQUIDATION_ENDED:
+            self.liquidating = False
+            self.cash = report.reference
+        elif kind in (_COLLATERAL_IN, _COLLATERAL_OUT):
+            sign = 1 if kind == _COLLATERAL_IN else -1
+            self.collateral += sign * lots
+            self.holdings[shares] -= sign * lots
+        elif kind in (_BORROWED, _REPAID):
+            sign = 1 if kind == _BORROWED else -1
+            self.debt += sign * lots
+            self.holdings[coins] += sign * lots
+        elif kind == LOAN_LIQUIDATED and report.liquidity == _TAKER:  # mine was the liquidation
+            self.holdings[coins] -= lots
+            self.holdings[shares] += report.leaves_lots
+        elif kind == LOAN_LIQUIDATED:
+            self.debt -= lots
+            self.collateral -= report.leaves_lots
+        elif kind == _BAD_DEBT and report.instrument == coins:
+            self.debt = 0
+        elif kind in (REDEEMED, MINTED):
+            self._trade(coins, int(Side.SELL) if kind == REDEEMED else _BUY, lots, report.price_ticks)
