@@ -119,6 +119,8 @@ class EventKind(IntEnum):
     MINTED = 72
     REQUEST_REJECTED = 73
     """Of the commands from DEPOSIT_COLLATERAL on."""
+    FEE_CHARGED = 74
+    """Of a liquidation, to the insurance fund."""
 
 
 class Side(IntEnum):
@@ -442,7 +444,8 @@ COUNTERS = _record(
     "margin_call_bps",
     "liquidation_fee_bps",
     "liquidation_slice_lots",
-    "liquidations_per_revaluation",
+    "accounts_per_revaluation",
+    "revalue_events",  # most events of one REVALUE beside those of orders that rest
     "liquidating",  # margin accounts that are being liquidated
     "max_ltv_bps",  # of the lending pool
     "liquidation_threshold_bps",
