@@ -1,7 +1,8 @@
-"""Runs in closed form: when it is rational to leave because the others leave. Formulas only.
+"""Runs and liquidations in closed form: when it is rational to leave because the others leave. Formulas only.
 
 Diamond and Dybvig, *Bank runs, deposit insurance, and liquidity*, JPE 91(3), 1983; Morris and Shin, *Unique
-equilibrium in a model of self-fulfilling currency attacks*, AER 88(3), 1998.
+equilibrium in a model of self-fulfilling currency attacks*, AER 88(3), 1998; Aave v3's health factor. The engine's own
+rules for loans are in integers, in docs/money.md.
 """
 
 import math
@@ -60,3 +61,16 @@ def regime_threshold(cost: float, noise_sd: float) -> Threshold:
         raise ValueError(f"cost is {cost}: it must be between 0 and 1")
     state = 1 - cost
     return Threshold(state, state + noise_sd * _NORMAL.inv_cdf(state))
+
+
+def health_factor(collateral: float, price: float, threshold: float, debt: float) -> float:
+    """C·p·LT / D: below 1 a loan may be liquidated; without debt it is ∞. D in the unit of C·p."""
+    return collateral * price * threshold / debt if debt > 0 else math.inf
+
+
+def seized(repaid: float, bonus: float, price: float, debt_price: float = 1.0) -> float:
+    """What a liquidator takes for what it repays: repaid·(1 + b)·p_d/p_c, in units of the collateral.
+
+    Of the health: HF′ − HF = r·(HF − LT·(1 + b)) / (D − r), so below HF = LT·(1 + b) a liquidation makes it worse.
+    """
+    return repaid * (1 + bonus) * debt_price / price

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from aar_swarm.theory import early_payment, late_payment, regime_threshold, tipping_point
+from aar_swarm.theory import (
+    early_payment,
+    health_factor,
+    late_payment,
+    regime_threshold,
+    seized,
+    tipping_point,
+)
 
 NORMAL = NormalDist()
 
@@ -81,3 +88,20 @@ def test_simulated_agents_earn_by_attacking_below_the_threshold_and_lose_above()
 def test_a_cost_that_decides_alone_has_no_threshold(cost):
     with pytest.raises(ValueError, match="between 0 and 1"):
         regime_threshold(cost, 0.1)
+
+
+def test_health_and_seizure_match_the_vector():
+    """10 ETH at 1,900, threshold 0.825, debt 16,000, bonus 5 %; the close factor is a half."""
+    assert health_factor(10, 1900, 0.825, 16_000) == pytest.approx(0.979688, abs=5e-7)
+    taken = seized(8000, 0.05, 1900)
+    assert taken == pytest.approx(4.421053, abs=5e-7)
+    assert health_factor(10 - taken, 1900, 0.825, 8000) == pytest.approx(1.093125, abs=5e-7)
+    assert health_factor(1, 1, 1, 0) == math.inf
+
+
+@given(st.floats(1, 100), st.floats(0.5, 1.1), st.floats(0.5, 0.9), st.floats(0, 0.1), st.floats(0.01, 0.5))
+def test_a_liquidation_helps_exactly_above_threshold_times_bonus(collateral, health, threshold, bonus, part):
+    debt = collateral * threshold / health  # at price 1
+    repaid = part * debt
+    after = health_factor(collateral - seized(repaid, bonus, 1.0), 1.0, threshold, debt - repaid)
+    assert after - health == pytest.approx(repaid * (health - threshold * (1 + bonus)) / (debt - repaid), abs=1e-9)
