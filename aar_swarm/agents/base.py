@@ -147,7 +147,7 @@ class CancelOrder(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Something asked of the lending pool or the stablecoin's issuer; kind is one of exchange.types.REQUEST_COMMANDS."""
+    """Something asked of the lending pool or the coin's issuer; kind is one of exchange.types.REQUEST_COMMANDS."""
 
     kind: int
     quantity_lots: int

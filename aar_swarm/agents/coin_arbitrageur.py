@@ -42,11 +42,11 @@ class CoinArbitrageurParams(Config):
 class CoinArbitrageur(Strategy):
     """Decision rule.
 
-    While it believes in par: below par less margin_bps (and risk_share of any rumour, as what it bought may wait) it buys
-    trade_lots, as far as its cash goes, and redeems them, request_lots at a time, asking again after about retry_ms if
-    the issuer's rate refuses. Above par plus margin_bps it mints as many and sells them. A refusal because the reserves
-    are exhausted ends its belief: it trades no more and keeps what it has. Its capital is what limits it: coins that
-    wait for redemption are cash that it does not have.
+    While it believes in par: below par less margin_bps (and risk_share of any rumour, as what it bought may wait) it
+    buys trade_lots, as far as its cash goes, and redeems them, request_lots at a time, asking again after about
+    retry_ms if the issuer's rate refuses. Above par plus margin_bps it mints as many and sells them. A refusal because
+    the reserves are exhausted ends its belief: it trades no more and keeps what it has. Its capital is what limits it:
+    coins that wait for redemption are cash that it does not have.
     """
 
     Params: ClassVar[type[Config]] = CoinArbitrageurParams

@@ -30,19 +30,20 @@ class LeveragedHolder(Holder):
 
     *Strength*: from public data it estimates which share of all leveraged lots (the venue publishes them) the bids can
     take before the price is where its own account would be liquidated: θ = depth within 1 % · d / 1 % / open interest,
-    on a linear book, with d = (equity/value − m)/(1 − m) the fall to its maintenance margin m. Equity counts its coins at
-    their mid, or at what the news says if that is less. Its private signal is x = θ + noise_sd·N(0, 1), drawn once.
+    on a linear book, with d = (equity/value − m)/(1 − m) the fall to its maintenance margin m. Equity counts its coins
+    at their mid, or at what the news says if that is less. Its private signal is x = θ + noise_sd·N(0, 1), drawn once.
 
-    *Anticipation* (anticipating_share of them): if more than θ of the others leave, whoever stays is liquidated and loses
-    its equity; leaving costs half the spread and the return it expected (conviction_bps, never below zero before the
-    news). That is the global game of regime change (Morris and Shin 1998; aar_swarm.theory) with cost = cost of
+    *Anticipation* (anticipating_share of them): if more than θ of the others leave, whoever stays is liquidated and
+    loses its equity; leaving costs half the spread and the return it expected (conviction_bps, never below zero before
+    the news). That is the global game of regime change (Morris and Shin 1998; aar_swarm.theory) with cost = cost of
     leaving / equity, both a lot, solved as if all were placed as it is. After bad news, of the asset or of the coin, it
     leaves as soon as x is below x*: at the news, or at a later look at the market. It sells all on the Almgren–Chriss
-    schedule of a Holder, expecting what that costs alone. To sell before those who will have to is what
-    Brunnermeier and Pedersen (2005) call predatory; here it is only fear.
+    schedule of a Holder, expecting what that costs alone. To sell before those who will have to is what Brunnermeier
+    and Pedersen (2005) call predatory; here it is only fear.
 
-    *Margin call*: whoever has not left answers it by selling, at the market, what restores the initial margin at the mid
-    it last saw. While it is being liquidated it can do nothing. Its coins are pledged: it neither sells nor redeems them.
+    *Margin call*: whoever has not left answers it by selling, at the market, what restores the initial margin at the
+    mid it last saw. While it is being liquidated it can do nothing. Its coins are pledged: it neither sells nor redeems
+    them.
     """
 
     Params: ClassVar[type[Config]] = LeveragedHolderParams

@@ -41,11 +41,11 @@ class Liquidator(Strategy):
 
     It keeps every loan, which are public, and the oracle's prices. When the oracle has spoken, or a loan has changed,
     it looks for loans whose debt is worth more than collateral × liquidation threshold. Of each it would repay what the
-    close factor allows, as far as its coins go, and take repaid × (1 + bonus) of collateral at the oracle's price: worth
-    the best bid it last saw, less slippage_bps, against coins at their mid. Those that gain anything it asks for, most
-    gainful first, requests_at_once at most, and each only once until it is answered. All liquidators see the same and
-    want the same: the venue takes the first, and who comes later is refused. What it seized it sells at once, at the
-    market.
+    close factor allows, as far as its coins go, and take repaid × (1 + bonus) of collateral at the oracle's price:
+    worth the best bid it last saw, less slippage_bps, against coins at their mid. Those that gain anything it asks for,
+    most gainful first, requests_at_once at most, and each only once until it is answered. All liquidators see the same
+    and want the same: the venue takes the first, and who comes later is refused. What it seized it sells at once, at
+    the market.
     """
 
     Params: ClassVar[type[Config]] = LiquidatorParams

@@ -46,16 +46,16 @@ class RedeemerParams(Config):
 class Redeemer(Strategy):
     """Decision rule.
 
-    What backs a coin, in units of par: v = 1 + credence × rumour, but never less than the issuer's attested cash a coin,
-    which no rumour takes away. The issuer serves in the order of arrival, so this is Diamond and Dybvig's (1983) bank with
-    R = 1 + convenience and r₁ = 1/v: waiting is worse than running once more than the tipping point f* = (v·R − 1)/(R − 1)
-    run (aar_swarm.theory). It believes that expected_run_share of the others run, and more as the coin's mid falls below
-    par: all of them at panic_bps. Once its belief exceeds f* it runs, for good.
+    What backs a coin, in units of par: v = 1 + credence × rumour, but never less than the issuer's attested cash a
+    coin, which no rumour takes away. The issuer serves in the order of arrival, so this is Diamond and Dybvig's (1983)
+    bank with R = 1 + convenience and r₁ = 1/v: waiting is worse than running once more than the tipping point f* = (v·R
+    − 1)/(R − 1) run (aar_swarm.theory). It believes that expected_run_share of the others run, and more as the coin's
+    mid falls below par: all of them at panic_bps. Once its belief exceeds f* it runs, for good.
 
     Running: it redeems request_lots at a time, or sells on the book while that pays par or more. If the issuer refuses
     because of its rate, it sells on the book down to v, and asks again after about retry_ms. If it refuses because its
-    reserves are exhausted, there is only the book, down to what a coin may still recover: (v − c)/(1 − c), where c is the
-    cash a coin that the issuer had.
+    reserves are exhausted, there is only the book, down to what a coin may still recover: (v − c)/(1 − c), where c is
+    the cash a coin that the issuer had.
     """
 
     Params: ClassVar[type[Config]] = RedeemerParams
