@@ -64,6 +64,7 @@ _NOTICES = (
     wire.subscription(EventKind.SESSION_OPENED),
     wire.subscription(EventKind.SIGNAL_PUBLISHED),
     wire.subscription(EventKind.SESSION_CLOSED),
+    wire.subscription(EventKind.PHASE_CHANGED),
     wire.subscription(wire.MessageKind.HEARTBEAT),
 )
 
