@@ -23,6 +23,7 @@ from aar_swarm import lobster
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.agents.background import Background
 from aar_swarm.analysis.measures import RECORDING
+from aar_swarm.endowment import opening_commands, signal_commands
 from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
 from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
@@ -213,7 +214,8 @@ class _Run:
         self.port = port
         self.recording = recording
         self.progress = progress
-        self.groups = [name for name, count in scenario.counts(agents).items() for _ in range(count)]
+        self.groups = [name for name, _ in scenario.members(agents)]
+        self.endowments = scenario.endowments(agents)
         self.venue: placement.Actor | None = None
         self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
@@ -310,10 +312,8 @@ class _Run:
 
     def _endow(self) -> None:
         assert self.venue is not None
-        groups = self.scenario.participants
-        cash = {account: groups[name].cash for account, name in enumerate(self.groups)}
-        shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
-        self.venue.call("deposit", cash, shares, timeout_s=_START_TIMEOUT_S)
+        commands = opening_commands(self.scenario, self.agents)
+        self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
     def _spec(self, agent: int) -> dict[str, Any]:
         name = self.groups[agent]
@@ -322,8 +322,7 @@ class _Run:
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
-            "cash": group.cash,
-            "shares": group.shares,
+            "endowment": self.endowments[agent],
             "rehearse": group.rehearse,
         }
 
@@ -343,16 +342,11 @@ class _Run:
                 self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), share, log))
                 waiting.append([(agent, self._spec(agent)) for agent in range(first, first + share)])
             first += share
-        instrument = self.scenario.instrument
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": {
-                "instrument": 0,
-                "opening_ticks": instrument.opening_ticks,
-                "price_levels": instrument.price_levels,
-            },
+            "market": self.scenario.market()._asdict(),
         }
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):
@@ -428,7 +422,7 @@ class _Run:
         while True:
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             if not signalled and elapsed_s >= signal.at_s:
-                self.venue.call("request", CommandKind.PUBLISH_SIGNAL, 0, 0, signal.bps)
+                self.venue.call("request_many", signal_commands(self.scenario))
                 signalled = True
             if elapsed_s >= duration_s:
                 break
