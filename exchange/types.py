@@ -119,6 +119,8 @@ class EventKind(IntEnum):
     MINTED = 72
     REQUEST_REJECTED = 73
     """Of the commands from DEPOSIT_COLLATERAL on."""
+    FEE_CHARGED = 74
+    """Of a liquidation, to the insurance fund."""
 
 
 class Side(IntEnum):
@@ -403,7 +405,7 @@ ACCOUNT = _record(
 )
 
 POSITION = _record("quantity_lots", "reserved_lots", "buying_lots", "entry_value")
-"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as the position."""
+"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as it is."""
 
 LOAN = _record("collateral_lots", "debt_lots")
 """An account's in the lending pool."""
@@ -442,7 +444,8 @@ COUNTERS = _record(
     "margin_call_bps",
     "liquidation_fee_bps",
     "liquidation_slice_lots",
-    "liquidations_per_revaluation",
+    "accounts_per_revaluation",
+    "revalue_events",  # most events of one REVALUE beside those of orders that rest
     "liquidating",  # margin accounts that are being liquidated
     "max_ltv_bps",  # of the lending pool
     "liquidation_threshold_bps",
