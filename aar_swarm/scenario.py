@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from aar_swarm.names import strategy_class
+from aar_swarm.names import function_named, strategy_class
 from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig, InstrumentConfig
 from exchange.errors import ConfigurationError
@@ -94,6 +94,8 @@ class Scenario(Config):
     """The one in force; None: off."""
     breaker_name: str
     participants: dict[str, Group]
+    measures: str | None = None
+    """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
 
     def counts(self, agents: int) -> dict[str, int]:
         """How many of each kind there are among so many agents.
@@ -239,6 +241,8 @@ def _validate(raw: dict[str, Any]) -> Scenario:
             f"signal.at_s {scenario.signal.at_s} is not before the end of the session (duration_s "
             f"{scenario.duration_s}); raise duration_s"
         )
+    if scenario.measures is not None:
+        function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     params = {}
     for name, group in scenario.participants.items():
         try:
