@@ -379,6 +379,7 @@ INSTRUMENT = _record(
     "oracle_deviation_bps",
     "oracle_heartbeat_ns",
     "oracle_delay_ns",
+    "marked",  # scratch of a revaluation: what a lot is worth at the mark
     "history_head",  # of the own book's prices, kept for a delayed oracle
     "history_count",
 )
@@ -405,7 +406,7 @@ ACCOUNT = _record(
 )
 
 POSITION = _record("quantity_lots", "reserved_lots", "buying_lots", "entry_value")
-"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as the position."""
+"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as it is."""
 
 LOAN = _record("collateral_lots", "debt_lots")
 """An account's in the lending pool."""
