@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from aar_swarm.agents.base import Endowment, Market
-from aar_swarm.names import strategy_class
+from aar_swarm.names import function_named, strategy_class
 from aar_swarm.scenario_tables import (
     COIN,
     MAIN,
@@ -71,6 +71,8 @@ class Scenario(Config):
     dials: dict[str, str] = Field(default_factory=dict)
     """Settings that are worth varying, each with what it is: path → words."""
     participants: dict[str, Group]
+    measures: str | None = None
+    """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
 
     def counts(self, agents: int) -> dict[str, int]:
         """How many of each kind there are among so many agents.
@@ -107,12 +109,16 @@ class Scenario(Config):
         return [dealt[name][number % len(dealt[name])] for name, number in self.members(agents)]
 
     def endowments(self, agents: int) -> list[Endowment]:
-        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage."""
+        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage.
+
+        Equity is the shares and the coins (at par) less what the venue lends for them.
+        """
         found = []
         for (name, _), leverage in zip(self.members(agents), self.leverages(agents), strict=True):
             group = self.participants[name]
             value = group.shares * self.instrument.opening_ticks
-            borrowed = int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
+            coins = group.coins * self.stablecoin.par_ticks if self.stablecoin else 0
+            borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
@@ -125,19 +131,25 @@ class Scenario(Config):
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found
 
-    def market(self) -> Market:
+    def market(self, agents: int) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, int] = {}
+        endowments = self.endowments(agents)
+        facts: dict[str, int] = {"open_interest_lots": sum(each.shares for each in endowments if each.leverage)}
         if self.stablecoin:
+            pool_lots = self.lending.pool_lots if self.lending else 0
             facts |= {
                 "stablecoin": COIN,
                 "par_ticks": self.stablecoin.par_ticks,
                 "coin_levels": self.stablecoin.price_levels,
+                "coin_initial_margin_bps": self.stablecoin.initial_margin_bps,
+                "coin_maintenance_margin_bps": self.stablecoin.maintenance_margin_bps,
+                "reserves": self.stablecoin.reserves,
+                "coin_supply_lots": pool_lots + sum(each.coins for each in endowments),
             }
         if self.lending:
             facts |= {
                 key: getattr(self.lending, key)
-                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps")
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
             }
         return Market(
             instrument=MAIN,
@@ -330,6 +342,8 @@ def _validate(raw: dict[str, Any]) -> Scenario:
             f"signal.at_s {scenario.signal.at_s} is not before the end of the session (duration_s "
             f"{scenario.duration_s}); raise duration_s"
         )
+    if scenario.measures is not None:
+        function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     _check_facilities(scenario)
     groups = {}
     for name, group in scenario.participants.items():
