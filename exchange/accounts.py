@@ -3,7 +3,7 @@
 All amounts are int64 minor units and lots. Bounds in types.py keep every product and sum within int64.
 """
 
-from exchange.jit import helper
+from exchange.jit import helper, routine
 from exchange.state import State
 from exchange.types import Side
 
@@ -37,14 +37,44 @@ def reserve(
         position["reserved_lots"] += sign * quantity_lots
 
 
+@routine
+def keep_entry_value(state: State, account: int, instrument: int, change_lots: int, price_ticks: int) -> None:
+    """Before a margin account's position changes: what the position cost, signed as the position (docs/money.md)."""
+    position = state.positions[account][instrument]
+    held = position["quantity_lots"]
+    price = price_ticks * state.instruments[instrument]["multiplier"]
+    after = held + change_lots
+    if after == 0:
+        position["entry_value"] = 0
+    elif held == 0 or (held > 0) == (change_lots > 0):
+        position["entry_value"] += price * change_lots
+    elif (held > 0) != (after > 0):
+        position["entry_value"] = price * after
+    else:
+        cost = abs(position["entry_value"])
+        lots = abs(held)
+        part = cost // lots * abs(change_lots) + cost % lots * abs(change_lots) // lots
+        position["entry_value"] -= part if position["entry_value"] > 0 else -part
+
+
 @helper
 def settle(state: State, instrument: int, buyer: int, seller: int, price_ticks: int, quantity_lots: int) -> None:
-    """Move cash and lots between the two sides of a fill, at once."""
+    """Move cash and lots between the two sides of a trade, at once."""
     notional = price_ticks * quantity_lots * state.instruments[instrument]["multiplier"]
+    if state.accounts[buyer]["margin"] != 0:
+        keep_entry_value(state, buyer, instrument, quantity_lots, price_ticks)
     state.accounts[buyer]["cash"] -= notional
-    state.accounts[seller]["cash"] += notional
     state.positions[buyer][instrument]["quantity_lots"] += quantity_lots
+    if state.accounts[seller]["margin"] != 0:
+        keep_entry_value(state, seller, instrument, -quantity_lots, price_ticks)
+    state.accounts[seller]["cash"] += notional
     state.positions[seller][instrument]["quantity_lots"] -= quantity_lots
+
+
+@routine
+def transfer(state: State, instrument: int, buyer: int, seller: int, price_ticks: int, quantity_lots: int) -> None:
+    """settle, compiled once for all who seldom call it."""
+    settle(state, instrument, buyer, seller, price_ticks, quantity_lots)
 
 
 @helper

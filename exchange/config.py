@@ -82,7 +82,7 @@ class MarginConfig(Config):
 
 
 class OracleConfig(Config):
-    """When the lending oracle of an instrument speaks: on a deviation, or when the heartbeat is due (as Chainlink's)."""
+    """When the lending oracle of an instrument speaks: on a deviation, or at the heartbeat (as Chainlink's do)."""
 
     source: Literal["own_book", "other_venue", "delayed"] = "own_book"
     deviation_bps: Annotated[int, Field(ge=0, le=10_000)] = 0

@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from exchange import accounts, auction, book, breaker
+from exchange import accounts, auction, book, breaker, lending, margin, market
 from exchange.config import EngineConfig
 from exchange.jit import helper, kernel, routine
 from exchange.state import Array, State, new_state
@@ -44,7 +44,10 @@ _LOG_ON, _LOG_OFF, _START = int(CommandKind.LOG_ON), int(CommandKind.LOG_OFF), i
 _DEPOSIT_CASH, _DEPOSIT_POSITION = int(CommandKind.DEPOSIT_CASH), int(CommandKind.DEPOSIT_POSITION)
 _OPEN_SESSION, _CLOSE_SESSION = int(CommandKind.OPEN_SESSION), int(CommandKind.CLOSE_SESSION)
 _PUBLISH_SIGNAL, _SET_LIMIT = int(CommandKind.PUBLISH_SIGNAL), int(CommandKind.SET_LIMIT)
-_TIMER = int(CommandKind.TIMER)
+_TIMER, _REVALUE = int(CommandKind.TIMER), int(CommandKind.REVALUE)
+_WITHDRAW_CASH, _SET_MARGIN = int(CommandKind.WITHDRAW_CASH), int(CommandKind.SET_MARGIN)
+_PUBLISH_INDEX, _FIRST_REQUEST = int(CommandKind.PUBLISH_INDEX), int(CommandKind.DEPOSIT_COLLATERAL)
+_LAST_REQUEST = int(CommandKind.MINT)
 _ACCEPTED, _REJECTED = int(EventKind.ORDER_ACCEPTED), int(EventKind.ORDER_REJECTED)
 _FILLED, _CANCELLED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_CANCELLED)
 _REPEATED, _WAS_REPLACED = int(EventKind.ORDER_REPEATED), int(EventKind.ORDER_REPLACED)
@@ -55,6 +58,8 @@ _CASH_DEPOSITED, _POSITION_DEPOSITED = int(EventKind.CASH_DEPOSITED), int(EventK
 _SESSION_OPENED, _SESSION_CLOSED = int(EventKind.SESSION_OPENED), int(EventKind.SESSION_CLOSED)
 _SIGNAL_PUBLISHED, _LIMIT_SET = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.LIMIT_SET)
 _LOGGED_ON, _LOGGED_OFF = int(EventKind.LOGGED_ON), int(EventKind.LOGGED_OFF)
+_MARGIN_SET, _CASH_WITHDRAWN = int(EventKind.MARGIN_SET), int(EventKind.CASH_WITHDRAWN)
+_INDEX_PUBLISHED = int(EventKind.INDEX_PUBLISHED)
 _BUY, _SELL, _BOTH = int(Side.BUY), int(Side.SELL), BOTH_SIDES
 _LIMIT, _IOC, _MARKET = int(OrderType.LIMIT), int(OrderType.IOC), int(OrderType.MARKET)
 _FOK, _POST_ONLY = int(OrderType.FOK), int(OrderType.POST_ONLY)
@@ -77,6 +82,7 @@ _ORDER_SIZE_LIMIT, _OPEN_ORDERS_LIMIT = int(Reason.ORDER_SIZE_LIMIT), int(Reason
 _POSITION_LIMIT, _NOTIONAL_LIMIT = int(Reason.POSITION_LIMIT), int(Reason.NOTIONAL_LIMIT)
 _MESSAGE_RATE_LIMIT = int(Reason.MESSAGE_RATE_LIMIT)
 _NOT_OPEN, _IS_HALTED, _IS_CLOSED = int(Reason.NOT_OPEN), int(Reason.HALTED), int(Reason.CLOSED)
+_NO_SUCH_FACILITY = int(Reason.NO_SUCH_FACILITY)
 _NOT_IN_AUCTION, _TIMER_NOT_DUE = int(Reason.NOT_IN_AUCTION), int(Reason.TIMER_NOT_DUE)
 _BY_OWNER, _IOC_REMAINDER, _NO_LIQUIDITY = int(Reason.BY_OWNER), int(Reason.IOC_REMAINDER), int(Reason.NO_LIQUIDITY)
 _BY_BREAKER, _BY_CLOSE = int(Reason.BREAKER), int(Reason.SESSION_CLOSED)
@@ -88,33 +94,9 @@ _NEVER = int(NEVER)
 
 
 @helper
-def _write(events, count, command, kind):
-    """Start the event number `count` with what it shares with its command; returns the record to fill in."""
-    event = events[count]
-    event["sequence"] = command["sequence"]
-    event["kind"] = kind
-    event["time_ns"] = command["received_ns"]
-    event["instrument"] = command["instrument"]
-    event["account"] = command["account"]
-    event["order_id"] = 0
-    event["side"] = 0
-    event["price_ticks"] = 0
-    event["quantity_lots"] = 0
-    event["leaves_lots"] = 0
-    event["maker_account"] = NOBODY
-    event["maker_order_id"] = 0
-    event["maker_leaves_lots"] = 0
-    event["reason"] = 0
-    event["value"] = 0
-    event["threshold"] = 0
-    event["window_ns"] = 0
-    return event
-
-
-@helper
 def _write_order(events, count, command, kind, quantity_lots, leaves_lots, reason):
     """An event about the command's own order."""
-    event = _write(events, count, command, kind)
+    event = market.write(events, count, command, kind)
     event["order_id"] = command["order_id"]
     event["side"] = command["side"]
     event["price_ticks"] = command["price_ticks"]
@@ -124,126 +106,17 @@ def _write_order(events, count, command, kind, quantity_lots, leaves_lots, reaso
     return event
 
 
-@helper
-def _phase_reason(state, instrument, cancels):
-    """Why the phase allows no orders (cancels False) or no cancels, or _OK."""
-    row = state.instruments[instrument]
-    phase = row["phase"]
-    reason = _OK
-    if phase != _CONTINUOUS and phase != _BATCH and phase != _AUCTION:
-        if phase == _PRE_OPEN:
-            reason = _NOT_OPEN
-        elif phase == _CLOSED:
-            reason = _IS_CLOSED
-        elif not (cancels and row["cancels_while_halted"] != 0):
-            reason = _IS_HALTED
-    return reason
-
-
-@helper
-def _set_timer(state, instrument, due_ns):
-    """Arm an instrument's timer (_NEVER: disarm it) and keep the earliest of all at hand for the venue's loop."""
-    state.instruments[instrument]["timer_ns"] = due_ns
-    earliest = _NEVER
-    for number in range(state.instruments.shape[0]):
-        earliest = min(earliest, state.instruments[number]["timer_ns"])
-    state.counters[0]["next_timer_ns"] = earliest
-
-
 @routine
 def _arm_batch(state, instrument, now_ns):
     row = state.instruments[instrument]
     started = row["phase_started_ns"]
     interval = row["batch_interval_ns"]
-    _set_timer(state, instrument, started + ((now_ns - started) // interval + 1) * interval)
-
-
-@routine
-def _change_phase(state, instrument, phase, lasts_ns, command, events, count):
-    """Enter a phase and write its PHASE_CHANGED; lasts_ns 0: no timer ends it. Returns the number of events so far."""
-    row = state.instruments[instrument]
-    row["phase"] = phase
-    row["phase_started_ns"] = command["received_ns"] if phase == _BATCH else 0
-    until = command["received_ns"] + lasts_ns
-    _set_timer(state, instrument, until if lasts_ns > 0 else _NEVER)
-    event = _write(events, count, command, _PHASE_CHANGED)
-    event["instrument"] = instrument
-    event["account"] = NOBODY
-    event["value"] = phase
-    event["threshold"] = until if lasts_ns > 0 else 0
-    return count + 1
+    market.set_timer(state, instrument, started + ((now_ns - started) // interval + 1) * interval)
 
 
 @helper
 def _trading_phase(state, instrument):
     return _CONTINUOUS if state.instruments[instrument]["batch_interval_ns"] == 0 else _BATCH
-
-
-@routine
-def _halt(
-    state, instrument, side, price, quantity, leaves, trigger, observed, threshold, window_ns, command, events, count
-):
-    """Halt an instrument because of a match that is prevented. Returns the number of events so far."""
-    state.breakers[instrument]["trigger"] = trigger
-    event = _write(events, count, command, _INSTRUMENT_HALTED)
-    event["order_id"] = command["order_id"]
-    event["side"] = side
-    event["price_ticks"] = price
-    event["quantity_lots"] = quantity
-    event["leaves_lots"] = leaves
-    event["reason"] = trigger
-    event["value"] = observed
-    event["threshold"] = threshold
-    event["window_ns"] = window_ns
-    if command["kind"] == _TIMER:  # a batch has no taker
-        event["account"] = NOBODY
-        event["order_id"] = 0
-    return _change_phase(
-        state, instrument, _HALTED, state.instruments[instrument]["halt_ns"], command, events, count + 1
-    )
-
-
-@helper
-def _take_off(state, slot, quantity, reason, command, events, count):
-    """Cancel `quantity` lots (0: all) of a resting order and write its ORDER_CANCELLED."""
-    order = state.orders[slot]
-    instrument = book.instrument_of(order["book"])
-    if quantity == 0 or quantity > order["leaves_lots"]:
-        quantity = order["leaves_lots"]
-    accounts.reserve(
-        state,
-        np.int64(order["account"]),
-        instrument,
-        book.side_of(order["book"]),
-        np.int64(order["price_ticks"]),
-        quantity,
-        -1,
-    )
-    book.take(state, slot, quantity)
-    event = _write(events, count, command, _CANCELLED)
-    event["instrument"] = instrument
-    event["account"] = order["account"]
-    event["order_id"] = order["order_id"]
-    event["side"] = book.side_of(order["book"])
-    event["price_ticks"] = order["price_ticks"]
-    event["quantity_lots"] = quantity
-    event["leaves_lots"] = order["leaves_lots"]
-    event["reason"] = reason
-    if order["leaves_lots"] == 0:
-        state.instruments[instrument]["expiring"] -= np.int64(order["expiring"])
-        book.remove(state, slot)
-
-
-@routine
-def _drop(state, slot):
-    """book.remove, compiled once for all who seldom call it."""
-    book.remove(state, slot)
-
-
-@routine
-def _take_off_whole(state, slot, reason, command, events, count):
-    """_take_off of a whole order, compiled once for all who seldom call it."""
-    _take_off(state, slot, 0, reason, command, events, count)
 
 
 @helper
@@ -279,7 +152,7 @@ def _check_order(state, command):
     instrument = command["instrument"]
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         return _UNKNOWN_INSTRUMENT
-    reason = _phase_reason(state, instrument, False)
+    reason = market.phase_reason(state, instrument, False)
     if reason != _OK:
         return reason
     side = command["side"]
@@ -316,7 +189,11 @@ def _check_order(state, command):
         limit = state.accounts[account]["open_orders_limit"]
         if limit > 0 and state.accounts[account]["open_orders"] >= limit:
             return _OPEN_ORDERS_LIMIT
-    if side == _SELL:
+    if state.accounts[account]["margin"] != 0:
+        reason = margin.check_order(state, account, instrument, side, priced, quantity, 0)
+        if reason != _OK:
+            return reason
+    elif side == _SELL:
         if accounts.free_lots(state, account, instrument) < quantity:
             return _INSUFFICIENT_POSITION
     elif accounts.free_cash(state, account) < needed:
@@ -358,7 +235,7 @@ def _repeat(state, command, events, count):
         outcome = state.outcomes[account][number]
         if outcome["order_id"] == order_id:
             slot = book.find(state, account, order_id)
-            event = _write(events, count, command, _REPEATED)
+            event = market.write(events, count, command, _REPEATED)
             event["order_id"] = order_id
             event["quantity_lots"] = outcome["quantity_lots"]
             event["leaves_lots"] = state.orders[slot]["leaves_lots"] if slot != NO_SLOT else 0
@@ -379,7 +256,7 @@ def _check_replace(state, command):
     instrument = command["instrument"]
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         return _UNKNOWN_INSTRUMENT, NO_SLOT, 0, False
-    reason = _phase_reason(state, instrument, False)
+    reason = market.phase_reason(state, instrument, False)
     if reason != _OK:
         return reason, NO_SLOT, 0, False
     order_type = command["order_type"]
@@ -405,7 +282,9 @@ def _check_replace(state, command):
     side = book.side_of(order["book"])
     reason = _check_size(state, account, instrument, side, price, quantity, new_leaves, leaves)
     if reason == _OK:
-        if side == _SELL:
+        if state.accounts[account]["margin"] != 0:
+            reason = margin.check_order(state, account, instrument, side, price, new_leaves, leaves)
+        elif side == _SELL:
             if accounts.free_lots(state, account, instrument) + leaves < new_leaves:
                 reason = _INSUFFICIENT_POSITION
         else:
@@ -435,7 +314,7 @@ def _replace(state, command, slot, new_leaves, keeps, events, count):
     filled = order["filled_lots"]
     leaves = order["leaves_lots"]
     old_price = np.int64(order["price_ticks"])
-    event = _write(events, count, command, _WAS_REPLACED)
+    event = market.write(events, count, command, _WAS_REPLACED)
     event["order_id"] = command["order_id"]
     event["side"] = side
     event["price_ticks"] = command["price_ticks"]
@@ -452,7 +331,7 @@ def _replace(state, command, slot, new_leaves, keeps, events, count):
         event["reason"] = _LOST_PRIORITY
         accounts.reserve(state, account, instrument, side, old_price, leaves, -1)
         book.take(state, slot, leaves)
-        _drop(state, slot)
+        market.drop(state, slot)
     return side, filled
 
 
@@ -462,7 +341,7 @@ def _enter(state, command, events, count):
     account = command["account"]
     order_id = command["order_id"]
     quantity = command["quantity_lots"]
-    if account < 0 or account >= state.accounts.shape[0]:
+    if account < 0 or account >= state.counters[0]["participants"]:
         _write_order(events, count, command, _REJECTED, quantity, 0, _UNKNOWN_ACCOUNT)
         return count + 1
     now_ns = command["received_ns"]
@@ -485,7 +364,7 @@ def _enter(state, command, events, count):
         reason = _check_order(state, command)
     accounts.remember(state, account, order_id, command["sequence"], quantity, reason)
     if reason == _BY_REPLACE:
-        _take_off_whole(state, slot, _BY_REPLACE, command, events, count)
+        market.take_off_whole(state, slot, _BY_REPLACE, command, events, count)
         return count + 1
     if reason != _OK:
         _write_order(events, count, command, _REJECTED, quantity, 0, reason)
@@ -526,7 +405,7 @@ def _enter(state, command, events, count):
         maker_account = np.int64(maker["account"])
         if maker_account == account and owner["self_trade"] != 0:
             if owner["self_trade"] == _CANCEL_RESTING:
-                _take_off_whole(state, slot, _SELF_TRADE, command, events, count)
+                market.take_off_whole(state, slot, _SELF_TRADE, command, events, count)
                 count += 1
                 continue
             ended = _SELF_TRADE
@@ -534,14 +413,14 @@ def _enter(state, command, events, count):
             break
         wanted = min(leaves, maker["leaves_lots"])
         matched = wanted
-        if order_type == _MARKET and side == _BUY:
+        if order_type == _MARKET and side == _BUY and owner["margin"] == 0:
             matched = min(wanted, accounts.free_cash(state, account) // (price * top["multiplier"]))
             if matched == 0:
                 ended = _CASH_EXHAUSTED
                 break
         trigger, observed, threshold, window_ns = breaker.trips(state, instrument, side, price, matched, now_ns)
         if trigger != 0:
-            count = _halt(
+            count = market.halt(
                 state,
                 instrument,
                 side,
@@ -561,25 +440,10 @@ def _enter(state, command, events, count):
             break
         leaves -= matched
         filled += matched
-        book.take(state, slot, matched)
-        maker["filled_lots"] += matched
-        accounts.reserve(state, maker_account, instrument, 1 - side, price, matched, -1)
-        if side == _BUY:
-            accounts.settle(state, instrument, account, maker_account, price, matched)
-        else:
-            accounts.settle(state, instrument, maker_account, account, price, matched)
-        top["last_ticks"] = price
-        top["volume_lots"] += matched
-        breaker.record_fill(state, instrument, side, price, matched, now_ns)
-        event = _write(events, count, command, _FILLED)
-        event["order_id"] = order_id
-        event["side"] = side
-        event["price_ticks"] = price
-        event["quantity_lots"] = matched
-        event["leaves_lots"] = leaves
-        event["maker_account"] = maker_account
-        event["maker_order_id"] = maker["order_id"]
-        event["maker_leaves_lots"] = maker["leaves_lots"]
+        market.trade(state, slot, account, side, price, matched, now_ns)
+        market.write_fill(
+            state, slot, command, instrument, account, order_id, side, price, matched, leaves, events, count
+        )
         count += 1
         if maker["leaves_lots"] == 0:
             book.remove(state, slot)
@@ -613,14 +477,14 @@ def _cancel(state, command, events, count):
     target = command["target_order_id"]
     quantity = command["quantity_lots"]
     slot = NO_SLOT
-    if account < 0 or account >= state.accounts.shape[0]:
+    if account < 0 or account >= state.counters[0]["participants"]:
         reason = _UNKNOWN_ACCOUNT
     else:
         accounts.charge(state, account, command["received_ns"])
         if instrument < 0 or instrument >= state.instruments.shape[0]:
             reason = _UNKNOWN_INSTRUMENT
         else:
-            reason = _phase_reason(state, instrument, True)
+            reason = market.phase_reason(state, instrument, True)
             if reason == _OK:
                 if quantity < 0 or quantity > state.instruments[instrument]["max_quantity_lots"]:
                     reason = _QUANTITY_OUT_OF_RANGE
@@ -629,35 +493,13 @@ def _cancel(state, command, events, count):
                     if slot == NO_SLOT or book.instrument_of(state.orders[slot]["book"]) != instrument:
                         reason = _UNKNOWN_ORDER
     if reason != _OK:
-        event = _write(events, count, command, _CANCEL_REJECTED)
+        event = market.write(events, count, command, _CANCEL_REJECTED)
         event["order_id"] = target
         event["quantity_lots"] = quantity
         event["reason"] = reason
         return count + 1
-    _take_off(state, slot, quantity, _BY_OWNER, command, events, count)
+    market.take_off(state, slot, quantity, _BY_OWNER, command, events, count)
     return count + 1
-
-
-@routine
-def _cancel_all(state, account, instrument, side, reason, command, events, count):
-    """Cancel an account's resting orders, oldest first; instrument NOBODY: in all that allow it; side _BOTH: of both.
-
-    With the reason DISCONNECTED no phase forbids it. Returns the number of events so far.
-    """
-    slot = state.accounts[account]["oldest"]
-    while slot != NO_SLOT:
-        order = state.orders[slot]
-        newer = np.int64(order["newer"])
-        number = book.instrument_of(order["book"])
-        if (
-            (instrument == NOBODY or number == instrument)
-            and (side == _BOTH or side == book.side_of(order["book"]))
-            and (reason == _DISCONNECTED or _phase_reason(state, number, True) == _OK)
-        ):
-            _take_off_whole(state, slot, reason, command, events, count)
-            count += 1
-        slot = newer
-    return count
 
 
 @routine
@@ -667,7 +509,7 @@ def _mass_cancel(state, command, events, count):
     instrument = command["instrument"]
     side = command["side"]
     first = count
-    if account < 0 or account >= state.accounts.shape[0]:
+    if account < 0 or account >= state.counters[0]["participants"]:
         reason = _UNKNOWN_ACCOUNT
     else:
         accounts.charge(state, account, command["received_ns"])
@@ -676,13 +518,13 @@ def _mass_cancel(state, command, events, count):
         elif side < _BUY or side > _BOTH:
             reason = _INVALID_SIDE
         else:
-            reason = _OK if instrument == NOBODY else _phase_reason(state, instrument, True)
+            reason = _OK if instrument == NOBODY else market.phase_reason(state, instrument, True)
     if reason == _OK:
-        count = _cancel_all(state, account, instrument, side, _BY_MASS, command, events, count)
-        event = _write(events, count, command, _MASS_CANCELLED)
+        count = market.cancel_all(state, account, instrument, side, _BY_MASS, command, events, count)
+        event = market.write(events, count, command, _MASS_CANCELLED)
         event["quantity_lots"] = count - first
     else:
-        event = _write(events, count, command, _CANCEL_REJECTED)
+        event = market.write(events, count, command, _CANCEL_REJECTED)
         event["reason"] = reason
     event["side"] = side
     return count + 1
@@ -711,7 +553,7 @@ def _uncross(state, command, instrument, price, volume, events, count):
         book.take(state, selling, matched)
         bid["filled_lots"] += matched
         ask["filled_lots"] += matched
-        event = _write(events, count, command, _FILLED)
+        event = market.write(events, count, command, _FILLED)
         event["instrument"] = instrument
         event["account"] = bid["account"]
         event["order_id"] = bid["order_id"]
@@ -726,10 +568,10 @@ def _uncross(state, command, instrument, price, volume, events, count):
         count += 1
         if bid["leaves_lots"] == 0:
             top["expiring"] -= np.int64(bid["expiring"])
-            _drop(state, buying)
+            market.drop(state, buying)
         if ask["leaves_lots"] == 0:
             top["expiring"] -= np.int64(ask["expiring"])
-            _drop(state, selling)
+            market.drop(state, selling)
     return count
 
 
@@ -744,7 +586,7 @@ def _expire(state, command, instrument, reason, events, count):
             while slot != NO_SLOT:
                 following = np.int64(state.orders[slot]["next"])
                 if state.orders[slot]["expiring"] != 0:
-                    _take_off_whole(state, slot, reason, command, events, count)
+                    market.take_off_whole(state, slot, reason, command, events, count)
                     count += 1
                 slot = following
             price = book.next_price(state, number, price)
@@ -762,20 +604,20 @@ def _timer(state, command, events, count):
     elif now_ns < state.instruments[instrument]["timer_ns"]:
         reason = _TIMER_NOT_DUE
     if reason != _OK:
-        event = _write(events, count, command, _REJECTED)
+        event = market.write(events, count, command, _REJECTED)
         event["account"] = NOBODY
         event["reason"] = reason
         return count + 1
     top = state.instruments[instrument]
     phase = top["phase"]
     if phase == _HALTED:
-        return _change_phase(state, instrument, _AUCTION, top["reopening_auction_ns"], command, events, count)
-    _set_timer(state, instrument, _NEVER)
+        return market.change_phase(state, instrument, _AUCTION, top["reopening_auction_ns"], command, events, count)
+    market.set_timer(state, instrument, _NEVER)
     price, volume, imbalance, reference = auction.clearing(state, instrument)
     if phase == _BATCH and volume > 0:
         trigger, observed, threshold, window_ns = breaker.trips(state, instrument, _BUY, price, volume, now_ns)
         if trigger != 0:
-            count = _halt(
+            count = market.halt(
                 state,
                 instrument,
                 _BUY,
@@ -792,7 +634,7 @@ def _timer(state, command, events, count):
             )
             return _expire(state, command, instrument, _BY_BREAKER, events, count)
     if phase == _AUCTION or volume > 0:
-        event = _write(events, count, command, _AUCTION_ENDED)
+        event = market.write(events, count, command, _AUCTION_ENDED)
         event["account"] = NOBODY
         event["price_ticks"] = price
         event["quantity_lots"] = volume
@@ -806,7 +648,7 @@ def _timer(state, command, events, count):
     if volume > 0:
         breaker.record_fill(state, instrument, _BUY, price, volume, now_ns)
     if phase == _AUCTION:
-        count = _change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
+        count = market.change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
     return count
 
 
@@ -817,7 +659,7 @@ def _open_session(state, command, events, count):
         if row["phase"] == _PRE_OPEN:
             lasts = row["opening_auction_ns"]
             phase = _AUCTION if lasts > 0 else _trading_phase(state, number)
-            count = _change_phase(state, number, phase, lasts, command, events, count)
+            count = market.change_phase(state, number, phase, lasts, command, events, count)
     return count
 
 
@@ -827,11 +669,58 @@ def _close_session(state, command, events, count):
         for side in range(2):
             while book.is_price(state, 2 * number + side, book.best(state, 2 * number + side)):
                 slot = book.head(state, 2 * number + side, book.best(state, 2 * number + side))
-                _take_off_whole(state, slot, _BY_CLOSE, command, events, count)
+                market.take_off_whole(state, slot, _BY_CLOSE, command, events, count)
                 count += 1
         if state.instruments[number]["phase"] != _CLOSED:
-            count = _change_phase(state, number, _CLOSED, 0, command, events, count)
+            count = market.change_phase(state, number, _CLOSED, 0, command, events, count)
+    market.set_revaluation(state, _NEVER)
     return count
+
+
+@routine
+def _set_margin(state, account, amount):
+    """Make an account a margin or a cash account; returns why not, or _OK."""
+    if state.counters[0]["mark_rule"] == NOBODY:
+        return _NO_SUCH_FACILITY
+    if (amount != 0 and amount != 1) or not margin.may_change(state, account):
+        return _AMOUNT_OUT_OF_RANGE
+    state.accounts[account]["margin"] = amount
+    state.accounts[account]["margin_state"] = 0
+    return _OK
+
+
+@routine
+def _revalue(state, command, events, count):
+    """Oracles, margin accounts, the insurance fund's inventory, in this order; returns the number of events so far."""
+    counters = state.counters[0]
+    now_ns = command["received_ns"]
+    if now_ns < counters["revalue_ns"]:
+        event = market.write(events, count, command, _REJECTED)
+        event["account"] = NOBODY
+        event["reason"] = _TIMER_NOT_DUE
+        return count + 1
+    market.set_revaluation(state, _NEVER)
+    count = lending.update_oracles(state, command, events, count)
+    again = False
+    if counters["mark_rule"] != NOBODY:
+        count, again = margin.examine_all(state, command, events, count)
+        count = margin.sell_inventory(state, command, events, count)
+    soonest_ns = now_ns + counters["revalue_interval_ns"]
+    if counters["mark_rule"] != NOBODY and margin.is_pending(state, again):
+        market.set_revaluation(state, soonest_ns)
+    else:
+        market.set_revaluation(state, lending.next_heartbeat(state, soonest_ns))
+    return count
+
+
+@routine
+def _arm_revaluation(state, due_ns):
+    """Arm REVALUE if a market is open."""
+    for number in range(state.instruments.shape[0]):
+        phase = state.instruments[number]["phase"]
+        if phase != _PRE_OPEN and phase != _CLOSED:
+            market.set_revaluation(state, due_ns)
+            return
 
 
 @routine
@@ -841,18 +730,18 @@ def _administer(state, command, events, count):
     account = command["account"]
     instrument = command["instrument"]
     amount = command["quantity_lots"]
-    known = account >= 0 and account < state.accounts.shape[0]
+    known = account >= 0 and account < state.counters[0]["participants"]
     reason = _OK
     if kind == _OPEN_SESSION or kind == _CLOSE_SESSION or kind == _START:
         if kind == _OPEN_SESSION:
             count = _open_session(state, command, events, count)
-            event = _write(events, count, command, _SESSION_OPENED)
+            event = market.write(events, count, command, _SESSION_OPENED)
         elif kind == _CLOSE_SESSION:
             count = _close_session(state, command, events, count)
-            event = _write(events, count, command, _SESSION_CLOSED)
+            event = market.write(events, count, command, _SESSION_CLOSED)
         else:
             state.counters[0]["starts"] += 1
-            event = _write(events, count, command, _VENUE_STARTED)
+            event = market.write(events, count, command, _VENUE_STARTED)
             event["value"] = state.counters[0]["starts"]
         event["instrument"] = NOBODY
         event["account"] = NOBODY
@@ -868,7 +757,7 @@ def _administer(state, command, events, count):
                 row["logged_on"] = 1
                 row["cancel_on_disconnect"] = amount & 1
                 row["self_trade"] = amount >> 1
-                event = _write(events, count, command, _LOGGED_ON)
+                event = market.write(events, count, command, _LOGGED_ON)
                 event["instrument"] = NOBODY
                 event["order_id"] = row["last_order_id"]
                 event["value"] = amount
@@ -877,12 +766,12 @@ def _administer(state, command, events, count):
             row["logged_on"] = 0
             first = count
             if row["cancel_on_disconnect"] != 0:
-                count = _cancel_all(state, account, NOBODY, _BOTH, _DISCONNECTED, command, events, count)
-            event = _write(events, count, command, _LOGGED_OFF)
+                count = market.cancel_all(state, account, NOBODY, _BOTH, _DISCONNECTED, command, events, count)
+            event = market.write(events, count, command, _LOGGED_OFF)
             event["instrument"] = NOBODY
             event["quantity_lots"] = count - first
         if reason != _OK:
-            event = _write(events, count, command, _REJECTED)
+            event = market.write(events, count, command, _REJECTED)
             event["instrument"] = NOBODY
             event["quantity_lots"] = amount
             event["reason"] = reason
@@ -891,7 +780,7 @@ def _administer(state, command, events, count):
         if instrument < 0 or instrument >= state.instruments.shape[0]:
             reason = _UNKNOWN_INSTRUMENT
         else:
-            event = _write(events, count, command, _SIGNAL_PUBLISHED)
+            event = market.write(events, count, command, _SIGNAL_PUBLISHED)
             event["account"] = NOBODY
             event["value"] = amount
     elif kind == _SET_LIMIT:
@@ -913,12 +802,12 @@ def _administer(state, command, events, count):
                 row["notional_limit"] = amount
             else:
                 row["messages_per_s_limit"] = amount
-            event = _write(events, count, command, _LIMIT_SET)
+            event = market.write(events, count, command, _LIMIT_SET)
             event["instrument"] = NOBODY
             event["reason"] = instrument
             event["value"] = amount
     elif kind == _DEPOSIT_CASH or kind == _DEPOSIT_POSITION:
-        if not known:
+        if account < 0 or account >= state.accounts.shape[0]:
             reason = _UNKNOWN_ACCOUNT
         elif kind == _DEPOSIT_CASH:
             if amount < 1 or amount > MAX_CASH or amount > MAX_CASH - state.counters[0]["cash_deposited"]:
@@ -926,7 +815,7 @@ def _administer(state, command, events, count):
             else:
                 state.counters[0]["cash_deposited"] += amount
                 state.accounts[account]["cash"] += amount
-                event = _write(events, count, command, _CASH_DEPOSITED)
+                event = market.write(events, count, command, _CASH_DEPOSITED)
                 event["instrument"] = NOBODY
                 event["quantity_lots"] = amount
         elif instrument < 0 or instrument >= state.instruments.shape[0]:
@@ -938,13 +827,40 @@ def _administer(state, command, events, count):
         ):
             reason = _AMOUNT_OUT_OF_RANGE
         else:
-            state.positions[account][instrument]["quantity_lots"] += amount
-            event = _write(events, count, command, _POSITION_DEPOSITED)
+            position = state.positions[account][instrument]
+            if state.accounts[account]["margin"] != 0:
+                multiplier = state.instruments[instrument]["multiplier"]
+                position["entry_value"] += margin.mark(state, instrument) * amount * multiplier
+            position["quantity_lots"] += amount
+            event = market.write(events, count, command, _POSITION_DEPOSITED)
             event["quantity_lots"] = amount
+    elif kind == _WITHDRAW_CASH or kind == _SET_MARGIN:
+        reason = _UNKNOWN_ACCOUNT
+        if known and kind == _WITHDRAW_CASH:
+            reason = margin.withdraw(state, account, amount)
+        elif known:
+            reason = _set_margin(state, account, amount)
+        if reason == _OK:
+            event = market.write(events, count, command, _CASH_WITHDRAWN if kind == _WITHDRAW_CASH else _MARGIN_SET)
+            event["instrument"] = NOBODY
+            if kind == _WITHDRAW_CASH:
+                event["quantity_lots"] = amount
+            else:
+                event["value"] = amount
+    elif kind == _PUBLISH_INDEX:
+        if instrument < 0 or instrument >= state.instruments.shape[0]:
+            reason = _UNKNOWN_INSTRUMENT
+        elif amount < 1 or amount >= state.instruments[instrument]["price_levels"]:
+            reason = _AMOUNT_OUT_OF_RANGE
+        else:
+            state.instruments[instrument]["index_ticks"] = amount
+            event = market.write(events, count, command, _INDEX_PUBLISHED)
+            event["account"] = NOBODY
+            event["value"] = amount
     else:
         reason = _UNKNOWN_COMMAND
     if reason != _OK:
-        event = _write(events, count, command, _REJECTED)
+        event = market.write(events, count, command, _REJECTED)
         event["quantity_lots"] = amount
         event["reason"] = reason
     return count + 1
@@ -952,7 +868,8 @@ def _administer(state, command, events, count):
 
 def events_bound(state: State) -> int:
     """Length of an events buffer that holds whatever one command can cause."""
-    return len(state.orders) + len(state.instruments) + EVENTS_BESIDE_RESTING
+    counters = state.counters[0]
+    return len(state.orders) + len(state.instruments) + EVENTS_BESIDE_RESTING + int(counters["revalue_events"])
 
 
 @kernel
@@ -964,7 +881,8 @@ def apply_commands(state, commands, first, last, events):
     """
     count = 0
     counters = state.counters[0]
-    beside = state.instruments.shape[0] + EVENTS_BESIDE_RESTING
+    beside = state.instruments.shape[0] + EVENTS_BESIDE_RESTING + counters["revalue_events"]
+    interval_ns = counters["revalue_interval_ns"]
     at = first
     while at < last:
         if events.shape[0] - count < counters["resting_orders"] + beside:
@@ -980,8 +898,16 @@ def apply_commands(state, commands, first, last, events):
             count = _mass_cancel(state, command, events, count)
         elif kind == _TIMER:
             count = _timer(state, command, events, count)
+        elif kind == _REVALUE:
+            count = _revalue(state, command, events, count)
+        elif kind >= _FIRST_REQUEST and kind <= _LAST_REQUEST:
+            count = lending.request(state, command, events, count)
         else:
             count = _administer(state, command, events, count)
+        if interval_ns > 0 and kind != _REVALUE:
+            due_ns = command["received_ns"] + interval_ns
+            if counters["revalue_ns"] > due_ns:
+                _arm_revaluation(state, due_ns)
         at += 1
     return at, count
 
@@ -1048,7 +974,7 @@ class Engine:
         for number in range(len(state.instruments)):
             row = state.instruments[number]
             add(row["phase"], row["last_ticks"], row["volume_lots"], state.breakers[number]["trigger"])
-            add(row["timer_ns"], row["phase_started_ns"])
+            add(row["timer_ns"], row["phase_started_ns"], row["index_ticks"], row["oracle_ticks"], row["oracle_ns"])
             add(self.resting(number))
         hidden = ("oldest", "newest", "remembered")
         names = [name for name in state.accounts.dtype.names or () if name not in hidden]
@@ -1056,6 +982,10 @@ class Engine:
         add(np.stack([state.positions[name] for name in state.positions.dtype.names or ()], axis=2))
         for account in range(len(state.accounts)):
             add(self._remembered(account))
+        if self.config.system_accounts or any(instrument.oracle for instrument in self.config.instruments):
+            names = ["revalue_ns", "revalue_account", "liquidating", "written_off_lots", "redemption_ns"]
+            add(*(state.counters[name] for name in names))
+            add(np.stack([state.loans[name] for name in state.loans.dtype.names or ()], axis=1))
         return digest.hexdigest()
 
     def _remembered(self, account: int) -> Array:

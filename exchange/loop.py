@@ -46,14 +46,17 @@ SLICE_OVER, STOPPED, JOURNAL_FAILED, INTERRUPTED, SEGMENT_FULL = 0, 1, 2, 3, 4
 _PLACE, _CANCEL, _REPLACE = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER), int(CommandKind.REPLACE_ORDER)
 _MASS_CANCEL, _LOG_ON = int(CommandKind.MASS_CANCEL), int(CommandKind.LOG_ON)
 _LOG_OFF_COMMAND, _TIMER = int(CommandKind.LOG_OFF), int(CommandKind.TIMER)
-_DEPOSIT_CASH, _SET_LIMIT = int(CommandKind.DEPOSIT_CASH), int(CommandKind.SET_LIMIT)
+_DEPOSIT_CASH = int(CommandKind.DEPOSIT_CASH)
 _LOG_OFF = int(wire.MessageKind.LOG_OFF)
 _DEPTH_REQUEST, _TRADES_REQUEST = int(wire.MessageKind.DEPTH_REQUEST), int(wire.MessageKind.TRADES_REQUEST)
 _STATUS, _STOP = int(wire.MessageKind.STATUS), int(wire.MessageKind.STOP)
 _REFUSED, _DONE = int(wire.MessageKind.REFUSED), int(wire.MessageKind.DONE)
 _REJECTED, _HALTED = int(EventKind.ORDER_REJECTED), int(EventKind.INSTRUMENT_HALTED)
 _CANCEL_REJECTED, _LOGGED_ON = int(EventKind.CANCEL_REJECTED), int(EventKind.LOGGED_ON)
-_MASS_CANCELLED = int(EventKind.MASS_CANCELLED)
+_MASS_CANCELLED, _MARGIN_CALLED = int(EventKind.MASS_CANCELLED), int(EventKind.MARGIN_CALLED)
+_REQUEST_REJECTED = int(EventKind.REQUEST_REJECTED)
+_REVALUE, _FIRST_REQUEST = int(CommandKind.REVALUE), int(CommandKind.DEPOSIT_COLLATERAL)
+_LAST_REQUEST, _LAST_CONTROL = int(CommandKind.MINT), int(CommandKind.PUBLISH_INDEX)
 _OK, _MALFORMED, _UNKNOWN_ACCOUNT = int(Reason.NONE), int(Reason.MALFORMED), int(Reason.UNKNOWN_ACCOUNT)
 _NOT_LOGGED_ON, _SESSION_IN_USE = int(Reason.NOT_LOGGED_ON), int(Reason.SESSION_IN_USE)
 _TOO_MANY_SESSIONS, _WRONG_KEY = int(Reason.TOO_MANY_SESSIONS), int(Reason.WRONG_KEY)
@@ -61,6 +64,7 @@ _OVERSIZED, _UNKNOWN_VERSION, _TOO_FAST = int(Reason.OVERSIZED), int(Reason.UNKN
 _UNKNOWN_INSTRUMENT = int(Reason.UNKNOWN_INSTRUMENT)
 _PLACE_FIELDS, _REPLACE_FIELDS, _CANCEL_FIELDS = wire.PLACE_FIELDS, wire.REPLACE_FIELDS, wire.CANCEL_FIELDS
 _MASS_CANCEL_FIELDS, _LOG_ON_FIELDS, _LOG_OFF_FIELDS = wire.MASS_CANCEL_FIELDS, wire.LOG_ON_FIELDS, wire.LOG_OFF_FIELDS
+_REQUEST_FIELDS = wire.REQUEST_FIELDS
 _DEPTH_REQUEST_FIELDS, _TRADES_REQUEST_FIELDS = wire.DEPTH_REQUEST_FIELDS, wire.TRADES_REQUEST_FIELDS
 _CONTROL_FIELDS, _VERSION, _MAX_BYTES = wire.CONTROL_FIELDS, wire.PROTOCOL_VERSION, wire.MAX_MESSAGE_BYTES
 _NEVER = int(NEVER)
@@ -358,6 +362,11 @@ def _decode(loop, at, account, count):
         command["instrument"] = values[1]
         command["side"] = values[2]
         rest = 3
+    elif kind >= _FIRST_REQUEST and kind <= _LAST_REQUEST and count == _REQUEST_FIELDS:
+        command["instrument"] = 0
+        command["target_order_id"] = values[1]
+        command["quantity_lots"] = values[2]
+        rest = 3
     else:
         return False
     command["kind"] = kind
@@ -446,8 +455,8 @@ def _commit(loop, state, sockets, count):
             kind = loop.events[at]["kind"]
             if kind == _LOGGED_ON:
                 outbound.send_logged_on(loop, state, sockets, at)
-            elif kind <= _MASS_CANCELLED and kind != _HALTED:
-                if kind == _REJECTED or kind == _CANCEL_REJECTED:
+            elif (kind <= _MASS_CANCELLED and kind != _HALTED) or kind >= _MARGIN_CALLED:
+                if kind == _REJECTED or kind == _CANCEL_REJECTED or kind == _REQUEST_REJECTED:
                     loop.reasons[loop.events[at]["reason"] & 1023] += 1
                 if loop.commands[first]["kind"] >= _DEPOSIT_CASH and kind == _REJECTED:
                     reason = loop.events[at]["reason"]
@@ -455,6 +464,8 @@ def _commit(loop, state, sockets, count):
                     _keep(loop, at)
                     outbound.send_reports(loop, sockets, at)
         outbound.publish_trades(loop, sockets, events)
+        if state.counters[0]["collateral_instrument"] != NOBODY:
+            outbound.publish_loans(loop, state, sockets, events)
         status["digest"] = digest_events(status["digest"], loop.event_words, events)
         status["events"] += events
         acknowledged = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
@@ -485,12 +496,15 @@ def _commit_own(loop, state, sockets, kind, account, instrument, amount, now):
 
 @routine
 def _run_timers(loop, state, sockets, now):
-    """Sequence a TIMER for each instrument that is due; returns −1 if the journal failed."""
+    """Sequence a TIMER for each instrument that is due, then a REVALUE; returns −1 if the journal failed."""
     for number in range(state.instruments.shape[0]):
         if state.instruments[number]["timer_ns"] <= now:
             if _commit_own(loop, state, sockets, _TIMER, NOBODY, number, 0, now) < 0:
                 return -1
             outbound.publish_instrument(loop, state, sockets, number, now)
+    revalue = state.counters[0]["revalue_ns"] <= now
+    if revalue and _commit_own(loop, state, sockets, _REVALUE, NOBODY, NOBODY, 0, now) < 0:
+        return -1
     return 0
 
 
@@ -616,7 +630,7 @@ def _log_on(loop, state, sockets, peer_size, now):
     reason = _OK
     if values[1] != _VERSION:
         reason = _UNKNOWN_VERSION
-    elif account < 0 or account >= state.accounts.shape[0]:
+    elif account < 0 or account >= state.counters[0]["participants"]:
         reason = _UNKNOWN_ACCOUNT
     elif connection < 0 or descriptor < 0 or descriptor >= MAX_DESCRIPTORS or flags < 0 or flags > MAX_FLAGS:
         reason = _MALFORMED
@@ -783,7 +797,7 @@ def _serve_control(loop, state, sockets):
     fields = codec.get_array(loop.frame, size, values)
     kind = values[0] if fields == _CONTROL_FIELDS else 0
     reason = 0
-    if kind >= _DEPOSIT_CASH and kind <= _SET_LIMIT:
+    if kind >= _DEPOSIT_CASH and kind <= _LAST_CONTROL:
         reason = _commit_timely(loop, state, sockets, kind, values[1], values[2], values[3])
         if reason < 0:
             return -1

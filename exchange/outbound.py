@@ -5,11 +5,15 @@ Owns which fields of an event go to whom. Compiled, called by the loop alone; `l
 
 from exchange import auction, book, codec, libzmq, wire
 from exchange.jit import helper, routine
-from exchange.types import NEVER, NO_BID, NOBODY, EventKind, Phase
+from exchange.types import NEVER, NO_BID, NOBODY, EventKind, Phase, Reason
 
 _DEPTH_DIVISOR = 100  # depth is counted within 1 % of the mid
 _TOP, _SLOW_TOP = int(wire.MessageKind.TOP_OF_BOOK), int(wire.MessageKind.SLOW_TOP_OF_BOOK)
 _HEARTBEAT, _DEPTH = int(wire.MessageKind.HEARTBEAT), int(wire.MessageKind.DEPTH)
+_LOAN, _ORACLE_UPDATED = int(wire.MessageKind.LOAN), int(EventKind.ORACLE_UPDATED)
+_MARGIN_CALLED, _LOAN_LIQUIDATED = int(EventKind.MARGIN_CALLED), int(EventKind.LOAN_LIQUIDATED)
+_COLLATERAL_DEPOSITED, _REPAID = int(EventKind.COLLATERAL_DEPOSITED), int(EventKind.REPAID)
+_DELEVERAGED = int(EventKind.DELEVERAGED)
 _TRADE, _INDICATIVE = int(wire.MessageKind.TRADE), int(wire.MessageKind.INDICATIVE)
 _LOGGED_ON_MESSAGE = int(wire.MessageKind.LOGGED_ON)
 _FILLED, _REPLACED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_REPLACED)
@@ -22,6 +26,7 @@ _LEVELS, _MAX_TRADES_RESENT = wire.DEPTH_LEVELS, wire.MAX_TRADES_RESENT
 _TOP_FIELDS, _DEPTH_FIELDS = 14, wire.DEPTH_FIELDS
 _REPORT_FIELDS, _NOTICE_FIELDS = 12, 10
 _TAKER, _MAKER, _IN_AUCTION = 1, 2, 3
+_BY_AUCTION = int(Reason.AUCTION)
 _NEVER = int(NEVER)
 _CONNECTION_BYTES = codec.CONNECTION_ID_BYTES
 
@@ -91,15 +96,23 @@ def _send_report(loop, sockets, event, maker):
     values[5] = 1 - side if maker == 1 else side
     values[6] = event["price_ticks"]
     values[7] = event["quantity_lots"]
-    values[8] = event["maker_leaves_lots"] if maker == 1 else event["leaves_lots"]
+    fills = kind == _FILLED
+    values[8] = event["maker_leaves_lots"] if maker == 1 and fills else event["leaves_lots"]
     values[9] = event["reason"]
     values[10] = 0
     values[11] = 0
     if kind == _FILLED:
-        values[10] = _IN_AUCTION if event["reason"] != 0 else _MAKER if maker == 1 else _TAKER
-    elif kind == _REPLACED or kind == _REPEATED:
+        values[10] = _IN_AUCTION if event["reason"] == _BY_AUCTION else _MAKER if maker == 1 else _TAKER
+    elif kind == _LOAN_LIQUIDATED or kind == _DELEVERAGED:
+        values[10] = _MAKER if maker == 1 else _TAKER
+    if kind == _REPLACED or kind == _REPEATED or kind >= _MARGIN_CALLED:
         values[11] = event["value"]
     _send_to_session(loop, sockets, account, _REPORT_FIELDS)
+
+
+@helper
+def _has_two_sides(kind):
+    return kind == _FILLED or kind == _LOAN_LIQUIDATED or kind == _DELEVERAGED
 
 
 @helper
@@ -107,7 +120,7 @@ def send_reports(loop, sockets, at):
     """Tell everyone whom event number `at` concerns."""
     event = loop.events[at]
     _send_report(loop, sockets, event, 0)
-    if event["kind"] == _FILLED:
+    if _has_two_sides(event["kind"]):
         _send_report(loop, sockets, event, 1)
 
 
@@ -147,7 +160,7 @@ def send_logged_on(loop, state, sockets, at):
     for number in range(first, status["recent"]):
         missed = loop.recent[number & (size - 1)]
         if missed["sequence"] >= heard:
-            for maker in range(2):
+            for maker in range(2 if _has_two_sides(missed["kind"]) else 1):
                 if (missed["maker_account"] if maker == 1 else missed["account"]) == account:
                     if missed["sequence"] == heard and skip > 0:
                         skip -= 1
@@ -173,7 +186,8 @@ def send_notices(loop, sockets, count):
     for at in range(count):
         event = loop.events[at]
         kind = event["kind"]
-        if _is_notice(kind) or kind == _AUCTION_ENDED:
+        is_market_data = kind == _AUCTION_ENDED or kind == _ORACLE_UPDATED
+        if _is_notice(kind) or is_market_data:
             values = loop.values
             values[0] = kind
             values[1] = event["sequence"]
@@ -185,7 +199,7 @@ def send_notices(loop, sockets, count):
             values[7] = event["window_ns"]
             values[8] = event["price_ticks"]
             values[9] = event["quantity_lots"]
-            _publish(loop, sockets.market_data if kind == _AUCTION_ENDED else sockets.notices, _NOTICE_FIELDS)
+            _publish(loop, sockets.market_data if is_market_data else sockets.notices, _NOTICE_FIELDS)
 
 
 @helper
@@ -216,9 +230,38 @@ def publish_trades(loop, sockets, count):
             trade["time_ns"] = event["time_ns"]
             trade["price_ticks"] = event["price_ticks"]
             trade["quantity_lots"] = event["quantity_lots"]
-            trade["taker_side"] = 2 if event["reason"] != 0 else event["side"]
+            trade["taker_side"] = 2 if event["reason"] == _BY_AUCTION else event["side"]
             _fill_trade(loop, instrument, trade)
             _publish(loop, sockets.market_data, 8)
+
+
+@routine
+def _publish_loan(loop, state, sockets, account, sequence, now):
+    instrument = state.counters[0]["collateral_instrument"]
+    loan = state.loans[account]
+    loop.numbers[instrument, _LOAN & 7] += 1
+    values = loop.values
+    values[0] = _LOAN
+    values[1] = instrument
+    values[2] = loop.numbers[instrument, _LOAN & 7]
+    values[3] = sequence
+    values[4] = now
+    values[5] = account
+    values[6] = loan["collateral_lots"]
+    values[7] = loan["debt_lots"]
+    _publish(loop, sockets.market_data, 8)
+
+
+@routine
+def publish_loans(loop, state, sockets, count):
+    """Publish what each loan has become that is named among the events."""
+    for at in range(count):
+        event = loop.events[at]
+        kind = event["kind"]
+        if kind >= _COLLATERAL_DEPOSITED and kind <= _REPAID:
+            _publish_loan(loop, state, sockets, event["account"], event["sequence"], event["time_ns"])
+        elif kind == _LOAN_LIQUIDATED:
+            _publish_loan(loop, state, sockets, event["maker_account"], event["sequence"], event["time_ns"])
 
 
 @routine

@@ -274,7 +274,10 @@ class Venue:
                 if account < len(self.loop.account_keys):
                     self.loop.account_keys[account] = np.frombuffer(key.encode(), np.uint8)
         kinds = recovered.recent["kind"]
-        reports = recovered.recent[(kinds <= EventKind.MASS_CANCELLED) & (kinds != EventKind.INSTRUMENT_HALTED)]
+        are_reports = ((kinds <= EventKind.MASS_CANCELLED) & (kinds != EventKind.INSTRUMENT_HALTED)) | (
+            kinds >= EventKind.MARGIN_CALLED
+        )
+        reports = recovered.recent[are_reports]
         # An operator's reject is no report. A participant's has an order id, or for its reason that it has none.
         named = (reports["order_id"] != 0) | (reports["reason"] == Reason.ORDER_ID_NOT_INCREASING)
         reports = reports[(reports["kind"] != EventKind.ORDER_REJECTED) | named][-RECENT_REPORTS:]
@@ -291,7 +294,7 @@ class Venue:
             numbers = self.loop.numbers[fill["instrument"]]
             numbers[_TRADE] += 1
             ring = self.loop.trades[fill["instrument"]]
-            side = 2 if fill["reason"] else fill["side"]
+            side = 2 if fill["reason"] == Reason.AUCTION else fill["side"]
             ring[numbers[_TRADE] & (len(ring) - 1)] = (
                 numbers[_TRADE],
                 fill["sequence"],

@@ -440,7 +440,9 @@ class SessionState:
             self.duplicates += 1
             return _NOTHING
         self.heard = self._at
-        _ON_REPORT[report.kind](self, report)
+        # Margin, loans and the liquidation engine's own trades (which have no order) change nothing that is kept here.
+        if report.kind in _ON_REPORT and (report.kind != EventKind.ORDER_FILLED or report.order_id != 0):
+            _ON_REPORT[report.kind](self, report)
         return Actions(deliver=report)
 
     def _known(self, report: wire.Report) -> Order:

@@ -5,18 +5,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from exchange.config import EngineConfig
+from exchange.config import MAX_HISTORY, EngineConfig
 from exchange.types import (
     ACCOUNT,
     BREAKER,
     COUNTERS,
     INSTRUMENT,
     LEVEL,
+    LOAN,
+    MAX_QUANTITY_LOTS,
     NEVER,
+    NOBODY,
     ORDER,
     OUTCOME,
     POSITION,
     WINDOW_ENTRY,
+    MarkRule,
+    OracleSource,
 )
 
 WINDOW_ENTRIES = 4096
@@ -26,7 +31,8 @@ Array = np.ndarray[Any, Any]
 
 
 class State(NamedTuple):
-    """Shapes: I instruments, B = 2 I books (bids, then asks, of each), L price levels of the largest, A accounts,
+    """Shapes: I instruments, B = 2 I books (bids, then asks, of each), L price levels of the largest, A accounts (the
+    participants' and then the venue's own), M MAX_HISTORY, or 1 without a delayed oracle,
     N max_orders, H buckets, K remembered orders, W WINDOW_ENTRIES."""
 
     counters: Array  # COUNTERS[1]
@@ -40,6 +46,8 @@ class State(NamedTuple):
     buckets: Array  # uint32[H]: hash table from (account, order_id) to the first slot of a chain, 0 if empty
     accounts: Array  # ACCOUNT[A]
     positions: Array  # POSITION[A, I]
+    loans: Array  # LOAN[A]
+    history: Array  # WINDOW_ENTRY[I, M]: book prices (value) since until_ns, for delayed oracles
     outcomes: Array  # OUTCOME[A, K]: a ring an account
     breakers: Array  # BREAKER[I]
     highs: Array  # WINDOW_ENTRY[I, W]: falling prices, each in force until until_ns
@@ -53,6 +61,8 @@ def new_state(config: EngineConfig) -> State:
     words_0 = -(-levels // 64)
     words_1 = -(-words_0 // 64)
     buckets = 1 << (2 * config.max_orders - 1).bit_length()
+    accounts = config.accounts + config.system_accounts
+    delayed = any(instrument.oracle and instrument.oracle.delay_ns for instrument in config.instruments)
     state = State(
         counters=np.zeros(1, COUNTERS),
         instruments=np.zeros(instruments, INSTRUMENT),
@@ -63,9 +73,11 @@ def new_state(config: EngineConfig) -> State:
         occupied_2=np.zeros((2 * instruments, 1), np.int64),
         orders=np.zeros(config.max_orders + 1, ORDER),
         buckets=np.zeros(buckets, np.uint32),
-        accounts=np.zeros(config.accounts, ACCOUNT),
-        positions=np.zeros((config.accounts, instruments), POSITION),
-        outcomes=np.zeros((config.accounts, config.remembered_orders), OUTCOME),
+        accounts=np.zeros(accounts, ACCOUNT),
+        positions=np.zeros((accounts, instruments), POSITION),
+        loans=np.zeros(accounts, LOAN),
+        history=np.zeros((instruments, MAX_HISTORY if delayed else 1), WINDOW_ENTRY),
+        outcomes=np.zeros((accounts, config.remembered_orders), OUTCOME),
         breakers=np.zeros(instruments, BREAKER),
         highs=np.zeros((instruments, WINDOW_ENTRIES), WINDOW_ENTRY),
         lows=np.zeros((instruments, WINDOW_ENTRIES), WINDOW_ENTRY),
@@ -91,4 +103,55 @@ def new_state(config: EngineConfig) -> State:
         row["timer_ns"] = NEVER
         for name in ("price_move_bps", "price_window_ns", "sell_volume_lots", "sell_window_ns"):
             state.breakers[number][name] = getattr(instrument.breaker, name)
+        row["initial_margin_bps"] = instrument.initial_margin_bps
+        row["maintenance_margin_bps"] = instrument.maintenance_margin_bps
+        oracle = instrument.oracle
+        row["oracle_source"] = NOBODY if oracle is None else OracleSource[oracle.source.upper()]
+        if oracle is not None:
+            row["oracle_deviation_bps"] = oracle.deviation_bps
+            row["oracle_heartbeat_ns"] = oracle.heartbeat_ns
+            row["oracle_delay_ns"] = oracle.delay_ns
+    _set_facilities(state, config)
     return state
+
+
+def _set_facilities(state: State, config: EngineConfig) -> None:
+    """Margin accounts, lending pool and stablecoin: what docs/money.md names."""
+    counters = state.counters[0]
+    counters["participants"] = config.accounts
+    counters["revalue_ns"] = NEVER
+    count = len(config.instruments)
+    margin, lending, coin = config.margin, config.lending, config.stablecoin
+    if margin or any(instrument.oracle for instrument in config.instruments):
+        counters["revalue_interval_ns"] = config.revalue_interval_ns
+        counters["revalue_events"] = count
+    counters["mark_rule"] = NOBODY
+    if margin:
+        counters["mark_rule"] = MarkRule[margin.mark.upper()]
+        counters["margin_call_bps"] = margin.call_bps
+        counters["liquidation_fee_bps"] = margin.fee_bps
+        counters["liquidation_slice_lots"] = margin.slice_lots or MAX_QUANTITY_LOTS
+        counters["accounts_per_revaluation"] = margin.accounts_per_revaluation
+        # An account: three words of its own; an instrument of it: two partial fills, a fee, a take-over, eight
+        # deleveragings. An instrument: a halt in two events, a partial fill of the fund's.
+        counters["revalue_events"] += margin.accounts_per_revaluation * (4 + 12 * count) + 3 * count
+    counters["collateral_instrument"] = counters["debt_instrument"] = NOBODY
+    if lending:
+        for name in (
+            "collateral_instrument",
+            "debt_instrument",
+            "max_ltv_bps",
+            "liquidation_threshold_bps",
+            "close_factor_bps",
+            "full_close_health_bps",
+            "bonus_bps",
+            "debt_at_par",
+        ):
+            counters[name] = getattr(lending, name)
+    counters["stablecoin"] = NOBODY
+    if coin:
+        counters["stablecoin"] = coin.instrument
+        counters["par_ticks"] = coin.par_ticks
+        counters["redemption_burst_lots"] = coin.redemption_burst_lots
+        if coin.redemption_lots_per_s:
+            counters["redemption_interval_ns"] = 1_000_000_000 // coin.redemption_lots_per_s

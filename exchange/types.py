@@ -405,7 +405,7 @@ ACCOUNT = _record(
 )
 
 POSITION = _record("quantity_lots", "reserved_lots", "buying_lots", "entry_value")
-"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as the position."""
+"""buying_lots: of the resting buys. entry_value: of a margin account, what its position cost, signed as it is."""
 
 LOAN = _record("collateral_lots", "debt_lots")
 """An account's in the lending pool."""

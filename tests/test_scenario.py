@@ -52,7 +52,7 @@ def test_the_breaker_can_be_chosen_or_switched_off():
         ("loud", {}, "unknown breaker 'loud'.*default, price-move, sell-volume, off"),
         ("default", {"sginal.bps": "1"}, "unknown setting 'sginal.bps'.*signal"),
         ("default", {"signal.bsp": "1"}, "unknown setting 'signal.bsp'.*at_s, bps"),
-        ("default", {"makers.leverage": "1"}, "unknown setting 'makers.leverage'.*levels"),
+        ("default", {"makers.leverages": "1"}, "unknown setting 'makers.leverages'.*levels"),
         ("default", {"participants.makers": "1"}, "unknown setting"),
         ("default", {"name": "x"}, "unknown setting"),
         ("default", {"signal.bps": "-99999"}, r"signal.bps: .*greater than or equal to -9000 \(given: -99999\)"),

@@ -182,8 +182,11 @@ class Strategy:
 
     Params: ClassVar[type[Config]] = Config
     """Its settings, with their ranges; unknown ones are refused."""
-    listens_to: ClassVar[Sequence[MessageKind]] = ()
-    """Market data it wants, beside the notices that everyone hears and the reports on its own orders."""
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = ()
+    """Market data it wants, beside the notices that everyone hears and the reports on its own orders; also LOAN and
+    ORACLE_UPDATED, the lending pool's."""
+    listens_to_coin: ClassVar[Sequence[MessageKind]] = ()
+    """Market data of the stablecoin that it wants."""
 
     def __init__(self, market: Market, endowment: Endowment, params: Config, rng: np.random.Generator) -> None:
         self.market = market
