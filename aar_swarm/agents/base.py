@@ -67,6 +67,8 @@ class Rule(IntEnum):
     SELL_FUNDAMENTAL = 23
     ACT_ON_VALUATION = 24
     HEDGE = 25
+    TAKE_TOUCH = 26
+    """The rest of a thin best price, which is about to move."""
 
 
 class Market(NamedTuple):
