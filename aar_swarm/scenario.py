@@ -129,7 +129,7 @@ class Scenario(Config):
 
     def market(self) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, int] = {}
+        facts: dict[str, Any] = {}
         if self.stablecoin:
             facts |= {
                 "stablecoin": COIN,
@@ -139,7 +139,7 @@ class Scenario(Config):
         if self.lending:
             facts |= {
                 key: getattr(self.lending, key)
-                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps")
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
             }
         return Market(
             instrument=MAIN,
