@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from aar_swarm.agents.base import Endowment, Market
-from aar_swarm.names import strategy_class
+from aar_swarm.names import function_named, strategy_class
 from aar_swarm.scenario_tables import (
     COIN,
     MAIN,
@@ -71,6 +71,8 @@ class Scenario(Config):
     dials: dict[str, str] = Field(default_factory=dict)
     """Settings that are worth varying, each with what it is: path → words."""
     participants: dict[str, Group]
+    measures: str | None = None
+    """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
 
     def counts(self, agents: int) -> dict[str, int]:
         """How many of each kind there are among so many agents.
@@ -127,7 +129,7 @@ class Scenario(Config):
 
     def market(self) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, int] = {}
+        facts: dict[str, Any] = {}
         if self.stablecoin:
             facts |= {
                 "stablecoin": COIN,
@@ -137,7 +139,7 @@ class Scenario(Config):
         if self.lending:
             facts |= {
                 key: getattr(self.lending, key)
-                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps")
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
             }
         return Market(
             instrument=MAIN,
@@ -330,6 +332,8 @@ def _validate(raw: dict[str, Any]) -> Scenario:
             f"signal.at_s {scenario.signal.at_s} is not before the end of the session (duration_s "
             f"{scenario.duration_s}); raise duration_s"
         )
+    if scenario.measures is not None:
+        function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     _check_facilities(scenario)
     groups = {}
     for name, group in scenario.participants.items():
