@@ -352,7 +352,7 @@ class _Run:
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": self.scenario.market()._asdict(),
+            "market": self.scenario.market(self.agents)._asdict(),
         }
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):
