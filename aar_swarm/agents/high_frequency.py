@@ -16,8 +16,8 @@ class HighFrequencyParams(Config):
     quantity_lots: Annotated[int, Field(ge=1, le=1 << 20)] = 10
     """Of one quote, and the most of one take."""
     inventory_limit_lots: Annotated[int, Field(ge=1, le=1 << 30)] = 30
-    keep_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the limit that it offloads down to."""
+    hold_ms: Annotated[float, Field(ge=1, le=3_600_000)] = 200.0
+    """Longest that it is willing to be long, or short, without a break."""
     take_imbalance: Annotated[float, Field(ge=0, le=1)] = 0.2
     """It takes the rest of a touch that is smaller than this share of the opposite one; 0: never."""
     reach_ticks: Annotated[int, Field(ge=0, le=10_000)] = 2
@@ -31,13 +31,13 @@ class HighFrequency(Strategy):
 
     Each time it sees the top of the book or is filled, by the first that applies to its inventory (lots away from what
     it began with):
-    1. At or beyond inventory_limit_lots it *offloads*: it cancels its quotes and sends an IOC for all but keep_share of
-       the limit, up to reach_ticks through the touch; until that is done it does nothing else. Whoever is there may be
-       another of its kind with the same rule: the hot potato.
+    1. At or beyond inventory_limit_lots, or once it has been long (or short) for hold_ms, it *offloads*: it cancels its
+       quotes and sends an IOC for all of it, up to reach_ticks through the touch; until that is done it does nothing
+       else. Whoever is there may be another of its kind with the same rule: the hot potato.
     2. If the touch of one side has less than take_imbalance of what the other has, the price is about to move: it takes
        what is left there, as far as its limit allows ("immediacy absorption": Kirilenko et al., JF 72(3), 2017).
-    3. It quotes quantity_lots at both touches, one tick better where the spread is wider than one; only on the side
-       that reduces its inventory if that is beyond half the limit. A quote elsewhere is cancelled.
+    3. It quotes up to quantity_lots at both touches, as far as its limit allows, one tick better where the spread is
+       wider than two, or two and that reduces its inventory. A quote elsewhere is cancelled.
     """
 
     Params = HighFrequencyParams
@@ -49,6 +49,8 @@ class HighFrequency(Strategy):
         self.began_with = self.shares
         self.top: TopOfBook | None = None
         self.offloading = False
+        self.direction = 0  # of its inventory
+        self.since_ns = 0
         self.aggressor = 0  # its latest IOC
         self.not_before_ns = 0
 
@@ -63,10 +65,11 @@ class HighFrequency(Strategy):
             return ()
         if self.halted or self.top is None or not (self.top.bid_lots or self.top.ask_lots):
             return ()
-        if abs(self.inventory) >= self.p.inventory_limit_lots:
-            self.offloading = True
-        elif abs(self.inventory) <= self.p.keep_share * self.p.inventory_limit_lots:
-            self.offloading = False
+        direction = (self.inventory > 0) - (self.inventory < 0)
+        if direction != self.direction:
+            self.direction, self.since_ns, self.offloading = direction, now_ns, False
+        overdue = direction != 0 and now_ns - self.since_ns >= self.p.hold_ms * MS
+        self.offloading = self.offloading or overdue or abs(self.inventory) >= self.p.inventory_limit_lots
         if self.offloading:
             return self._offload(self.top, now_ns)
         return [*self._take(self.top, now_ns), *self._quote(self.top)]
@@ -77,7 +80,7 @@ class HighFrequency(Strategy):
             for number, order in self.open_orders.items()
             if number != self.aggressor and not order.cancelling
         ]
-        excess = abs(self.inventory) - int(self.p.keep_share * self.p.inventory_limit_lots)
+        excess = abs(self.inventory)
         side = Side.SELL if self.inventory > 0 else Side.BUY
         return [*actions, *self._aggress(top, side, excess, self.p.reach_ticks, Rule.REDUCE_INVENTORY, now_ns)]
 
@@ -121,14 +124,14 @@ class HighFrequency(Strategy):
                 if order.side != side or number == self.aggressor or order.cancelling:
                     continue
                 # One tick inside may be this agent's own improvement that it has not seen published yet.
-                near = order.price_ticks in (touch, touch + inwards) and towards <= limit // 2
+                near = order.price_ticks in (touch, touch + inwards) and order.leaves_lots <= limit - towards
                 if near and not standing:
                     standing = True
                 else:
                     actions.append(self.cancel(number, Rule.WITHDRAW))
             price = touch + inwards if ask - bid > 2 or (ask - bid == 2 and towards < 0) else touch
             quantity = min(self.p.quantity_lots, limit - towards)
-            if not standing and towards <= limit // 2 and 0 < price < self.market.price_levels:
+            if not standing and quantity > 0 and 0 < price < self.market.price_levels:
                 place = self.buy if side == Side.BUY else self.sell
                 actions.append(place(OrderType.POST_ONLY, price, quantity, Rule.QUOTE))
         return actions

@@ -19,14 +19,14 @@ class VolumeSellerParams(Config):
     window_ms: Annotated[float, Field(ge=1, le=3_600_000)] = 1000.0
     """The last minute, scaled: over it the market's volume is taken."""
     period_ms: Annotated[float, Field(ge=1, le=600_000)] = 50.0
-    """Between its orders; each is its share of what the window's rate gives for so long."""
+    """Between its orders."""
 
 
 class VolumeSeller(Strategy):
     """Decision rule.
 
     From the first public signal on, whatever it says, until it has sold all its shares: every period_ms a market order
-    of share × (volume of the last window_ms) × period / window lots. The volume is the public one (TopOfBook), its own
+    of share × (volume of the last window_ms) × (time since the order before) / window lots. The volume is the public one (TopOfBook), its own
     trades and everyone's trades with each other included. What a market without bids could not take and fractions
     of lots are carried over. Neither price nor time is in the rule ("an execution rate set to 9 % of the trading
     volume calculated over the previous minute, but without regard to price or time": SEC–CFTC, 30 Sep 2010).
@@ -42,6 +42,7 @@ class VolumeSeller(Strategy):
         self.seen: deque[tuple[int, int]] = deque()  # (venue time, volume so far), one older than the window kept
         self.due_lots = 0.0
         self.selling = False
+        self.before_ns = 0  # the slice before
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
@@ -49,6 +50,7 @@ class VolumeSeller(Strategy):
             self._forget(event.time_ns)
         elif event.kind == SIGNAL and not self.selling:
             self.selling = True
+            self.before_ns = now_ns
             return self._slice(now_ns)
         elif isinstance(event, Timer):
             return self._slice(now_ns)
@@ -72,12 +74,11 @@ class VolumeSeller(Strategy):
         if self.shares <= 0:
             return []
         wake = Wake(now_ns + int(self.p.period_ms * MS), 0)
-        if self.halted:
-            return [wake]
-        self.due_lots += self.p.share * self.window_volume_lots(now_ns) * self.p.period_ms / self.p.window_ms
+        self.due_lots += self.p.share * self.window_volume_lots(now_ns) * (now_ns - self.before_ns) / self.window_ns
+        self.before_ns = now_ns
         working = sum(order.leaves_lots for order in self.open_orders.values())
         quantity = min(int(self.due_lots), self.shares - working)
-        if quantity <= 0:
+        if quantity <= 0 or self.halted:
             return [wake]
         self.due_lots -= quantity
         return [self.sell(OrderType.MARKET, 0, quantity, Rule.FOLLOW_VOLUME), wake]
