@@ -87,8 +87,14 @@ def run(
     chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed, size)
     recording = None if background is None else background.removeprefix("lobster:")
     progress = progress or Progress()
-    with contextlib.nullcontext() if alongside else machine_to_itself(progress):
-        directory = _new_directory(out, chosen.name)
+    directory = _new_directory(out, chosen.name)
+    with contextlib.ExitStack() as stack:
+        if not alongside:
+            try:
+                stack.enter_context(machine_to_itself(progress))
+            except BaseException:  # a Ctrl-C while it waits
+                shutil.rmtree(directory)
+                raise
         return _Run(chosen, count, seed, directory, address, port, recording, progress).perform()
 
 
@@ -346,7 +352,7 @@ class _Run:
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": self.scenario.market()._asdict(),
+            "market": self.scenario.market(self.agents)._asdict(),
         }
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):

@@ -317,12 +317,12 @@ def test_another_venue_hears_the_signal_too():
 
 
 def test_what_everyone_knows_comes_from_the_tables():
-    market = everything().market()
+    market = everything().market(40)
     assert (market.initial_margin_bps, market.maintenance_margin_bps) == (2000, 1000)
     assert (market.stablecoin, market.par_ticks, market.coin_levels) == (1, 100, 256)
     assert (market.max_ltv_bps, market.liquidation_threshold_bps) == (8000, 8250)
     assert (market.close_factor_bps, market.bonus_bps) == (5000, 500)
-    assert load_scenario("exit-door").market().stablecoin == -1
+    assert load_scenario("exit-door").market(100).stablecoin == -1
 
 
 def test_the_venue_s_own_cash_counts_too():
