@@ -64,7 +64,7 @@ def write_up(
         tops,
         recorded.config,
         coin_tops=None if coin is None else tables.trace_tops(recorded, coin.instrument),
-        leverages=leverages(len(groups)) if (leverages := getattr(scenario, "leverages", None)) else None,
+        leverages=scenario.leverages(len(groups)),
     )
     rows = outcome["rows"]
     measured, losses = measure(session, rows, latency, timings)
