@@ -11,9 +11,7 @@ import zmq
 
 from aar_swarm.agents.base import (
     CLOSED,
-    FILLED,
     HALTED,
-    OPENED,
     SIGNAL,
     Action,
     CancelOrder,
@@ -21,16 +19,18 @@ from aar_swarm.agents.base import (
     Event,
     Market,
     PlaceOrder,
+    Request,
     Strategy,
     Timer,
     Wake,
 )
 from aar_swarm.names import agent_stream, strategy_class
+from aar_swarm.rehearsal import rehearse
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
 from exchange.keys import ClientKeys
-from exchange.types import EventKind
+from exchange.types import NOBODY, EventKind
 
 ROW_FIELDS = [
     *BASE_FIELDS,
@@ -58,12 +58,12 @@ TARGET = "aar_swarm.agent_process:main"
 _LOGON_RETRY_NS = 2 * clock.SECOND
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
-_REHEARSAL_BPS = 1000
 _NOTICES = (
     wire.subscription(EventKind.INSTRUMENT_HALTED),
     wire.subscription(EventKind.SESSION_OPENED),
     wire.subscription(EventKind.SIGNAL_PUBLISHED),
     wire.subscription(EventKind.SESSION_CLOSED),
+    wire.subscription(EventKind.PHASE_CHANGED),
     wire.subscription(wire.MessageKind.HEARTBEAT),
 )
 
@@ -71,48 +71,33 @@ _NOTICES = (
 def _strategy(kind: type[Strategy], agent_id: int, spec: dict[str, Any]) -> Strategy:
     return kind(
         Market(**spec["market"]),
-        Endowment(spec["cash"], spec["shares"]),
+        Endowment(*spec["endowment"]),
         kind.Params.model_validate(spec["params"]),
         agent_stream(spec["seed"], agent_id),
     )
 
 
-def _rehearse(twin: Strategy) -> None:
-    """Go once through what the session may ask for, with a twin that is then thrown away.
-
-    A forked process shares its parent's memory until it writes. Without this, the first decision pays for a thousand
-    page faults just when all agents decide at once (scripts/bench_rehearsal.py).
-    """
-    opening = twin.market.opening_ticks
-    tops = [
-        wire.TopOfBook(int(kind), 0, 1, 1, time_ns, 1, opening - 1, 10, opening + 1, 10, opening, 0, 1000, 1000)
-        for kind in twin.listens_to
-        for time_ns in (0, clock.SECOND)
+def _topics(kind: type[Strategy], market: Market) -> list[bytes]:
+    """What such an agent subscribes to. A notice's instrument is not among its first bytes."""
+    of_main = [
+        wire.subscription(topic, None if wire.FIELDS[topic] is wire.Notice else market.instrument)
+        for topic in kind.listens_to
     ]
-    public = [
-        wire.Notice(int(kind), 1, 0, 0, 0, value, 0, 0, 0, 0)
-        for kind, value in ((OPENED, 0), (SIGNAL, -_REHEARSAL_BPS), (SIGNAL, _REHEARSAL_BPS))
-    ]
-    events: list[Event] = [*tops, *public, Timer(0), *tops, wire.Notice(HALTED, 1, 0, 0, 0, 0, 0, 0, 0, 0)]
-    for event in events:
-        for action in twin.handle(event, 0):
-            if isinstance(action, PlaceOrder):
-                report = wire.Report(FILLED, 1, 0, 0, action.order_id, action.side, opening, 1, 0, 0, 1, 0)
-                wire.unpack(wire.pack(*report))
-                twin.handle(report, 0)
+    coin = market.stablecoin
+    of_coin = [wire.subscription(topic, coin) for topic in kind.listens_to_coin if coin != NOBODY]
+    return [*_NOTICES, *of_main, *of_coin]
 
 
 class AgentProcess:
     def __init__(self, agent_id: int, spec: dict[str, Any], row: Any) -> None:
         self.row = row
-        self.instrument = spec["market"]["instrument"]
         self.lease_ns = int(spec["lease_ns"])
         kind = strategy_class(spec["strategy"])
         if spec["rehearse"]:
-            _rehearse(_strategy(kind, agent_id, spec))
+            rehearse(_strategy(kind, agent_id, spec))
         self.strategy = _strategy(kind, agent_id, spec)
         self.context: zmq.Context[Any] = zmq.Context()
-        topics = [*_NOTICES, *(wire.subscription(topic, self.instrument) for topic in kind.listens_to)]
+        topics = _topics(kind, self.strategy.market)
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
         self.timers: list[tuple[int, int, int]] = []
@@ -168,11 +153,12 @@ class AgentProcess:
                 self.row["state"] = AgentState.READY
             return
         if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
+            order = self.strategy.open_orders.get(message.order_id)
             message = wire.Report(
                 int(EventKind.ORDER_REJECTED),
                 message.sequence,
                 message.time_ns,
-                self.instrument,
+                self.strategy.market.instrument if order is None else order.instrument,
                 message.order_id,
                 0,
                 0,
@@ -214,7 +200,7 @@ class AgentProcess:
         if isinstance(action, PlaceOrder):
             self.venue.place(
                 action.order_id,
-                self.instrument,
+                action.instrument,
                 action.side,
                 action.order_type,
                 action.price_ticks,
@@ -227,7 +213,17 @@ class AgentProcess:
         elif isinstance(action, CancelOrder):
             self.venue.cancel(
                 action.order_id,
-                self.instrument,
+                action.instrument,
+                action.quantity_lots,
+                heard_ns,
+                sent_ns,
+                self.cause_sequence,
+                action.rule,
+            )
+        elif isinstance(action, Request):
+            self.venue.request(
+                action.kind,
+                action.target,
                 action.quantity_lots,
                 heard_ns,
                 sent_ns,

@@ -30,6 +30,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    alongside: bool = False,
     **common: Any,
 ) -> Comparison:
     """Run the scenario once for each value of `vary`: `breaker`, `agents`, or a key of `--set`.
@@ -61,7 +62,7 @@ def compare(
         if progress is not None:
             progress.stage(f"{vary} = {value}")
         place = directory / f"{vary}={value}".replace("/", "_")
-        runs.append(run(scenario, out=place, progress=progress, **chosen, **common))
+        runs.append(run(scenario, out=place, progress=progress, alongside=alongside, **chosen, **common))
     report = directory.resolve() / REPORT
     write_comparison(report, runs, [f"{vary} {value}" for value in values])
     return Comparison(values, runs, report)

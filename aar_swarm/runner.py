@@ -4,6 +4,7 @@ Owns the order of those steps and what happens when one fails. Nothing it starte
 the case that it is killed itself.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,10 +22,13 @@ from polars.exceptions import PolarsError
 from aar_swarm import lobster
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.agents.background import Background
-from aar_swarm.analysis.measures import CROWD, RECORDING
+from aar_swarm.analysis.measures import RECORDING
+from aar_swarm.endowment import opening_commands, signal_commands
+from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
 from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
-from aar_swarm.scenario import Group, Scenario, check_endowments, load_scenario
+from aar_swarm.scenario import Scenario, check_endowments, load_scenario
+from aar_swarm.scenario_tables import Group
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
@@ -40,7 +44,7 @@ LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 440.0  # longer than the keeper waits for the venue, so that it can say what was wrong
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -67,6 +71,8 @@ def run(
     speed: float = 1.0,
     port: int = 0,
     progress: Progress | None = None,
+    size: str = "default",
+    alongside: bool = False,
 ) -> Run:
     """Run a scenario with real agent processes.
 
@@ -74,13 +80,16 @@ def run(
     breaker: a name of the scenario's, or "off"; settings: path → value, as `--set`; address: of a Ray cluster (None:
     start one for this run); out: directory for the run, which must not hold anything (None: a new one under runs/);
     background: "lobster:FILE", a recorded day as the market, `speed` times as fast; port: of order entry, the next two
-    for market data and notices (0: any free ones).
+    for market data and notices (0: any free ones); size: a name of the scenario's, settings that come before yours;
+    alongside: do not wait until no other run of this user has this machine.
     Raises: ConfigurationError: what was asked for cannot be; RunFailed.
     """
-    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed)
+    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed, size)
     recording = None if background is None else background.removeprefix("lobster:")
-    directory = _new_directory(out, chosen.name)
-    return _Run(chosen, count, seed, directory, address, port, recording, progress or Progress()).perform()
+    progress = progress or Progress()
+    with contextlib.nullcontext() if alongside else machine_to_itself(progress):
+        directory = _new_directory(out, chosen.name)
+        return _Run(chosen, count, seed, directory, address, port, recording, progress).perform()
 
 
 def prepare(
@@ -92,12 +101,13 @@ def prepare(
     address: str | None = None,
     background: str | None = None,
     speed: float = 1.0,
+    size: str = "default",
 ) -> tuple[Scenario, int]:
     """Everything that can be found out before anything starts; returns the scenario and the number of agents.
 
     Raises: ConfigurationError.
     """
-    chosen = load_scenario(scenario, breaker, settings)
+    chosen = load_scenario(scenario, breaker, settings, size)
     if background is not None:
         chosen = _with_background(chosen, background, speed)
     elif speed != 1.0:
@@ -204,7 +214,8 @@ class _Run:
         self.port = port
         self.recording = recording
         self.progress = progress
-        self.groups = [name for name, count in scenario.counts(agents).items() for _ in range(count)]
+        self.groups = [name for name, _ in scenario.members(agents)]
+        self.endowments = scenario.endowments(agents)
         self.venue: placement.Actor | None = None
         self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
@@ -301,10 +312,8 @@ class _Run:
 
     def _endow(self) -> None:
         assert self.venue is not None
-        groups = self.scenario.participants
-        cash = {account: groups[name].cash for account, name in enumerate(self.groups)}
-        shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
-        self.venue.call("deposit", cash, shares, timeout_s=_START_TIMEOUT_S)
+        commands = opening_commands(self.scenario, self.agents)
+        self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
     def _spec(self, agent: int) -> dict[str, Any]:
         name = self.groups[agent]
@@ -313,9 +322,8 @@ class _Run:
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
-            "cash": group.cash,
-            "shares": group.shares,
-            "rehearse": name == CROWD,  # those who decide all at once
+            "endowment": self.endowments[agent],
+            "rehearse": group.rehearse,
         }
 
     def _start_agents(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
@@ -334,16 +342,11 @@ class _Run:
                 self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), share, log))
                 waiting.append([(agent, self._spec(agent)) for agent in range(first, first + share)])
             first += share
-        instrument = self.scenario.instrument
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": {
-                "instrument": 0,
-                "opening_ticks": instrument.opening_ticks,
-                "price_levels": instrument.price_levels,
-            },
+            "market": self.scenario.market()._asdict(),
         }
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):
@@ -419,7 +422,7 @@ class _Run:
         while True:
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             if not signalled and elapsed_s >= signal.at_s:
-                self.venue.call("request", CommandKind.PUBLISH_SIGNAL, 0, 0, signal.bps)
+                self.venue.call("request_many", signal_commands(self.scenario))
                 signalled = True
             if elapsed_s >= duration_s:
                 break

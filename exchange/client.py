@@ -164,6 +164,22 @@ class Participant:
         """Cancel all orders of this account, of one instrument or all, of one side or both."""
         self.orders.send(wire.pack(CommandKind.MASS_CANCEL, instrument, side, heard_ns, sent_ns, cause_sequence, rule))
 
+    def request(
+        self,
+        kind: int,
+        target: int,
+        quantity_lots: int,
+        heard_ns: int,
+        sent_ns: int,
+        cause_sequence: int = 0,
+        rule: int = 0,
+    ) -> None:
+        """Ask something of the lending pool or the stablecoin's issuer.
+
+        Args: kind: one of exchange.types.REQUEST_COMMANDS; target: the account whose loan a LIQUIDATE repays, else 0.
+        """
+        self.orders.send(wire.pack(kind, target, quantity_lots, heard_ns, sent_ns, cause_sequence, rule))
+
     def request_depth(self, instrument: int) -> None:
         """Ask for the book; the answer is a Depth among the messages."""
         self.orders.send(wire.pack(wire.MessageKind.DEPTH_REQUEST, instrument))
