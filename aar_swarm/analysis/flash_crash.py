@@ -212,7 +212,9 @@ def _pause(session: Session, after: Array, reference: float, minute_ns: float) -
         "fall_before_pause": round(min(1.0, (reference - at_halt) / fall), 3),
         "fall_before_pause_target": 1.0,
         "fall_after_pause": round(max(0.0, (at_halt - float(prices[low_at])) / fall), 3),
-        "rebound_after_pause": round(float(later["price_ticks"][-1] - prices[low_at]) / fall, 3) if len(later) else None,
+        "rebound_after_pause": round(float(later["price_ticks"][-1] - prices[low_at]) / fall, 3)
+        if len(later)
+        else None,
     }
 
 
