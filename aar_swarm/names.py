@@ -1,6 +1,8 @@
 """Names to things: `module:Class` strings, and a random stream for each agent. The one place that makes a generator."""
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,21 @@ def strategy_class(name: str) -> type[Strategy]:
         raise ConfigurationError(f"strategy {name!r}: {error}; write it as module:Class") from None
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ConfigurationError(f"strategy {name!r} is not a subclass of aar_swarm.agents.base.Strategy")
+    return found
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises: ConfigurationError: no such module or function.
+    """
+    module_name, _, function_name = str(name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported
+        raise ConfigurationError(f"measures {name!r}: {error}; write it as module:function") from None
+    if not callable(found):
+        raise ConfigurationError(f"measures {name!r} is not a function")
     return found
 
 

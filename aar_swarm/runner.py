@@ -44,7 +44,7 @@ LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 440.0  # longer than the keeper waits for the venue, so that it can say what was wrong
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -87,8 +87,14 @@ def run(
     chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed, size)
     recording = None if background is None else background.removeprefix("lobster:")
     progress = progress or Progress()
-    with contextlib.nullcontext() if alongside else machine_to_itself(progress):
-        directory = _new_directory(out, chosen.name)
+    directory = _new_directory(out, chosen.name)
+    with contextlib.ExitStack() as stack:
+        if not alongside:
+            try:
+                stack.enter_context(machine_to_itself(progress))
+            except BaseException:  # a Ctrl-C while it waits
+                shutil.rmtree(directory)
+                raise
         return _Run(chosen, count, seed, directory, address, port, recording, progress).perform()
 
 
@@ -346,7 +352,7 @@ class _Run:
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": self.scenario.market()._asdict(),
+            "market": self.scenario.market(self.agents)._asdict(),
         }
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from aar_swarm.agents.base import Endowment, Market
-from aar_swarm.names import strategy_class
+from aar_swarm.names import function_named, strategy_class
+from aar_swarm.population import counts
 from aar_swarm.scenario_tables import (
     COIN,
     MAIN,
@@ -71,31 +72,15 @@ class Scenario(Config):
     dials: dict[str, str] = Field(default_factory=dict)
     """Settings that are worth varying, each with what it is: path → words."""
     participants: dict[str, Group]
+    measures: str | None = None
+    """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
 
     def counts(self, agents: int) -> dict[str, int]:
         """How many of each kind there are among so many agents.
 
         Raises: ConfigurationError: too few agents, or none that takes the rest.
         """
-        groups = self.participants
-        fixed = {name: group.count for name, group in groups.items() if isinstance(group.count, int)}
-        weighed = {name: group for name, group in groups.items() if group.weight is not None}
-        rest = [name for name, group in groups.items() if group.count == "rest"]
-        if len(rest) > 1 or (rest and weighed):
-            raise ConfigurationError(
-                f"scenario {self.name}: more than one group takes the rest ({', '.join([*rest, *weighed])})"
-            )
-        needed = {**fixed, **{name: group.at_least for name, group in weighed.items() if group.at_least}}
-        flexible = bool(rest or weighed)
-        if sum(needed.values()) > agents or (not flexible and sum(needed.values()) != agents):
-            raise ConfigurationError(
-                f"--agents {agents}: scenario {self.name} needs {'at least ' if flexible else ''}"
-                f"{sum(needed.values())} ({', '.join(f'{name} {count}' for name, count in needed.items())}); "
-                f"ask for more agents or lower a count, as --set {next(iter(groups))}.count=1"
-            )
-        left = agents - sum(fixed.values())
-        shared = _by_weight(self.name, left, weighed) if weighed else dict.fromkeys(rest, left)
-        return {name: fixed[name] if name in fixed else shared[name] for name in groups}
+        return counts(self.name, self.participants, agents)
 
     def members(self, agents: int) -> Iterator[tuple[str, int]]:
         """Of each account: the name of its group, and its number within it."""
@@ -107,12 +92,16 @@ class Scenario(Config):
         return [dealt[name][number % len(dealt[name])] for name, number in self.members(agents)]
 
     def endowments(self, agents: int) -> list[Endowment]:
-        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage."""
+        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage.
+
+        Equity is the shares and the coins (at par) less what the venue lends for them.
+        """
         found = []
         for (name, _), leverage in zip(self.members(agents), self.leverages(agents), strict=True):
             group = self.participants[name]
             value = group.shares * self.instrument.opening_ticks
-            borrowed = int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
+            coins = group.coins * self.stablecoin.par_ticks if self.stablecoin else 0
+            borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
@@ -125,19 +114,25 @@ class Scenario(Config):
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found
 
-    def market(self) -> Market:
+    def market(self, agents: int) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, int] = {}
+        endowments = self.endowments(agents)
+        facts: dict[str, Any] = {"open_interest_lots": sum(each.shares for each in endowments if each.leverage)}
         if self.stablecoin:
+            pool_lots = self.lending.pool_lots if self.lending else 0
             facts |= {
                 "stablecoin": COIN,
                 "par_ticks": self.stablecoin.par_ticks,
                 "coin_levels": self.stablecoin.price_levels,
+                "coin_initial_margin_bps": self.stablecoin.initial_margin_bps,
+                "coin_maintenance_margin_bps": self.stablecoin.maintenance_margin_bps,
+                "reserves": self.stablecoin.reserves,
+                "coin_supply_lots": pool_lots + sum(each.coins for each in endowments),
             }
         if self.lending:
             facts |= {
                 key: getattr(self.lending, key)
-                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps")
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
             }
         return Market(
             instrument=MAIN,
@@ -171,28 +166,6 @@ class Scenario(Config):
             market_data_interval_ns=round(self.market_data.interval_ms * MS),
             slow_market_data_interval_ns=round(self.market_data.slow_interval_ms * MS),
         )
-
-
-def _by_weight(scenario: str, agents: int, groups: dict[str, Group]) -> dict[str, int]:
-    """Divide agents in proportion to weights, by largest remainders; who would get too few gets at_least first."""
-    least = {name: group.at_least for name, group in groups.items()}
-    found: dict[str, int] = {}
-    while True:
-        left = agents - sum(found.values())
-        weights = {name: Fraction(str(group.weight)) for name, group in groups.items() if name not in found}
-        total = sum(weights.values())
-        if left and not total:
-            raise ConfigurationError(f"scenario {scenario}: nobody takes {left} of the agents; give a group a weight")
-        quotas = {name: left * weight / total if total else Fraction(0) for name, weight in weights.items()}
-        short = {name: least[name] for name, quota in quotas.items() if quota < least[name]}
-        if not short:
-            break
-        found |= short
-    found |= {name: int(quota) for name, quota in quotas.items()}
-    by_remainder = sorted(quotas, key=lambda name: int(quotas[name]) - quotas[name])  # stable: the first of equals
-    for name in by_remainder[: agents - sum(found.values())]:
-        found[name] += 1
-    return found
 
 
 def scenario_names() -> list[str]:
@@ -330,6 +303,8 @@ def _validate(raw: dict[str, Any]) -> Scenario:
             f"signal.at_s {scenario.signal.at_s} is not before the end of the session (duration_s "
             f"{scenario.duration_s}); raise duration_s"
         )
+    if scenario.measures is not None:
+        function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     _check_facilities(scenario)
     groups = {}
     for name, group in scenario.participants.items():

@@ -477,6 +477,26 @@ def _examine(state, account, command, events, count):
 
 
 @routine
+def _refresh_marks(state):
+    for number in range(state.instruments.shape[0]):
+        state.instruments[number]["marked"] = _marked(state, number)
+
+
+@helper
+def _is_sound(state, account):
+    """Whether an account in the state NORMAL has more than its margin call's level: all but a few, so it is inlined and
+    uses the marks that _refresh_marks kept."""
+    equity = state.accounts[account]["cash"]
+    maintenance = 0
+    for number in range(state.instruments.shape[0]):
+        held = state.positions[account][number]["quantity_lots"]
+        value = state.instruments[number]["marked"] * held
+        equity += value
+        maintenance += share(abs(value), state.instruments[number]["maintenance_margin_bps"])
+    return equity >= share(maintenance, state.counters[0]["margin_call_bps"])
+
+
+@routine
 def examine_all(state, command, events, count):
     """Mark every margin account to the market, as many as one revaluation may act on, going round.
 
@@ -486,18 +506,23 @@ def examine_all(state, command, events, count):
     participants = counters["participants"]
     first = counters["revalue_account"]
     acted = 0
+    _refresh_marks(state)
     for offset in range(participants):
         account = first + offset
         if account >= participants:
             account -= participants
-        if state.accounts[account]["margin"] != 0:
+        row = state.accounts[account]
+        if row["margin"] != 0:
             if acted == counters["accounts_per_revaluation"]:
                 counters["revalue_account"] = account
                 return count, True
+            if row["margin_state"] == _NORMAL and _is_sound(state, account):
+                continue
             before = count
             count = _examine(state, account, command, events, count)
             if count > before:
                 acted += 1
+                _refresh_marks(state)
     counters["revalue_account"] = 0
     return count, False
 

@@ -379,6 +379,7 @@ INSTRUMENT = _record(
     "oracle_deviation_bps",
     "oracle_heartbeat_ns",
     "oracle_delay_ns",
+    "marked",  # scratch of a revaluation: what a lot is worth at the mark
     "history_head",  # of the own book's prices, kept for a delayed oracle
     "history_count",
 )

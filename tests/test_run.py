@@ -150,6 +150,7 @@ def test_python_can_do_what_the_command_line_does(tmp_path):
         seed=5,
         settings={**SMALL, "crowd.shares": "400", "breaker.sell_volume_lots": "300"},
         out=tmp_path / "run",
+        alongside=True,
     )
     summary = run.summary
     assert summary["halted"] and summary["trip"]["trigger"] == "SELL_VOLUME"

@@ -170,7 +170,7 @@ def test_a_message_that_is_much_too_long_costs_its_connection_and_the_session(ve
 
 def test_rubbish_on_the_control_channel_is_refused_too(venue):
     frames = [b"", b"rubbish", msgpack.packb([51]) + b"garbage", msgpack.packb([51]), msgpack.packb([12, 0, 0, "x"])]
-    frames += [msgpack.packb([kind, 0, 0, 0]) for kind in (0, 1, 3, 16, 20, 21, 22, 52, -1)]
+    frames += [msgpack.packb([kind, 0, 0, 0]) for kind in (0, 1, 3, 19, 20, 21, 22, 23, 60, 66, 52, -1)]
     frames.append(b"x" * 4096)
     for frame in frames:
         venue.operator._socket.send(frame)

@@ -7,7 +7,7 @@ import msgpack
 import pytest
 
 from exchange import wire
-from exchange.types import CommandKind, Reason
+from exchange.types import REQUEST_COMMANDS, CommandKind, Reason
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "wire.md").read_text()
 EXAMPLES = [
@@ -21,6 +21,7 @@ TO_VENUE = {
     "replace": wire.REPLACE_FIELDS,
     "cancel": wire.CANCEL_FIELDS,
     "mass cancel": wire.MASS_CANCEL_FIELDS,
+    "request": wire.REQUEST_FIELDS,
     "depth request": wire.DEPTH_REQUEST_FIELDS,
     "trades request": wire.TRADES_REQUEST_FIELDS,
     "control": wire.CONTROL_FIELDS,
@@ -34,6 +35,7 @@ FROM_VENUE = {
     "depth": wire.Depth,
     "trade": wire.Trade,
     "indication": wire.Indicative,
+    "loan": wire.Loan,
     "done": wire.Done,
 }
 
@@ -64,7 +66,7 @@ def test_every_message_has_an_example():
     wanted |= {
         (int(kind), wire.CONTROL_FIELDS)
         for kind in (*CommandKind, wire.MessageKind.STATUS, wire.MessageKind.STOP)
-        if CommandKind.DEPOSIT_CASH <= kind < CommandKind.TIMER or kind > 45
+        if CommandKind.DEPOSIT_CASH <= kind < CommandKind.TIMER or 46 < kind < 60
     }
     wanted |= {
         (int(CommandKind.PLACE_ORDER), wire.PLACE_FIELDS),
@@ -72,6 +74,7 @@ def test_every_message_has_an_example():
         (int(CommandKind.LOG_ON), wire.LOG_ON_FIELDS),
         (int(CommandKind.REPLACE_ORDER), wire.REPLACE_FIELDS),
         (int(CommandKind.MASS_CANCEL), wire.MASS_CANCEL_FIELDS),
+        *((int(kind), wire.REQUEST_FIELDS) for kind in REQUEST_COMMANDS),
         (int(wire.MessageKind.LOG_OFF), wire.LOG_OFF_FIELDS),
         (int(wire.MessageKind.DEPTH_REQUEST), wire.DEPTH_REQUEST_FIELDS),
         (int(wire.MessageKind.TRADES_REQUEST), wire.TRADES_REQUEST_FIELDS),
@@ -101,6 +104,7 @@ def test_the_prefixes_to_subscribe_to_are_right():
         wire.MessageKind.DEPTH,
         wire.MessageKind.TRADE,
         wire.MessageKind.INDICATIVE,
+        wire.MessageKind.LOAN,
     ):
         assert f"`{wire.subscription(kind, 0).hex(' ')}`" in TEXT
     assert f"version, {wire.PROTOCOL_VERSION}" in TEXT or f"version {wire.PROTOCOL_VERSION}" in TEXT

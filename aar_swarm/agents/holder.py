@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,7 @@ from aar_swarm.agents.base import PHASE_CHANGED, SIGNAL, Action, Event, Plan, Ru
 from aar_swarm.execution import Impact, expected_cost, schedule, urgency
 from exchange.clock import MS, SECOND
 from exchange.config import Config
-from exchange.types import OrderType, Phase
+from exchange.types import EventKind, OrderType, Phase
 from exchange.wire import MessageKind, TopOfBook
 
 _BPS = 10_000
@@ -50,8 +50,9 @@ class Holder(Strategy):
     goes on where it was, or makes its plan then, if it heard the news in the halt.
     """
 
-    Params = HolderParams
-    listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
+    Params: ClassVar[type[Config]] = HolderParams
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.SLOW_TOP_OF_BOOK,)
+    exit_rule: ClassVar[Rule] = Rule.EXIT
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, HolderParams)
@@ -84,13 +85,16 @@ class Holder(Strategy):
 
     def _leave(self, now_ns: int) -> Sequence[Action]:
         """Begin to leave, or go on after a halt; timers from before it no longer count."""
-        if self.halted or self.shares <= 0 or (self.held is None and self.conviction >= 0):
+        if self.halted or self.shares <= 0 or (self.held is None and not self._wants_out()):
             return ()
         if self.held is None:
             assert self.news_bps is not None
             self._make_plan(self.news_bps)
         self.departures += 1
         return self._sell_slice(now_ns)
+
+    def _wants_out(self) -> bool:
+        return self.conviction < 0
 
     def _look(self, top: TopOfBook) -> None:
         before, self.top = self.top, top
@@ -101,7 +105,7 @@ class Holder(Strategy):
         self.variance += 0.2 * (move**2 / seconds - self.variance)
 
     def _make_plan(self, signal_bps: int) -> None:
-        """The schedule, and what it should cost, as if nobody else were selling.
+        """The schedule, and what it should cost, as if nobody else were selling. signal_bps: of this instrument.
 
         The cost counts from the mid before the signal, so what the news itself takes off the price belongs to it.
         """
@@ -125,9 +129,9 @@ class Holder(Strategy):
         working = sum(order.leaves_lots for order in self.open_orders.values())
         due = self.shares - working - int(self.held[self.step])
         actions: list[Action] = []
-        if due > 0:
+        if due > 0 and not self.liquidating:
             planned = int(self.held[self.step - 1] - self.held[self.step])
-            rule = Rule.EXIT if due <= planned else Rule.EXIT_OVERDUE
+            rule = self.exit_rule if due <= planned else Rule.EXIT_OVERDUE
             actions.append(self.sell(OrderType.MARKET, 0, due, rule))
         if self.shares > 0:
             actions.append(Wake(now_ns + self.step_ns, self.departures))

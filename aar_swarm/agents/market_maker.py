@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import FILLED, OPENED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
 from exchange.clock import MS
 from exchange.config import Config
-from exchange.types import OrderType, Side
+from exchange.types import EventKind, OrderType, Side
 from exchange.wire import MessageKind, Report, TopOfBook
 
 _BUY = int(Side.BUY)
@@ -52,8 +52,8 @@ class MarketMaker(Strategy):
     is back at its next look.
     """
 
-    Params = MarketMakerParams
-    listens_to = (MessageKind.TOP_OF_BOOK,)
+    Params: ClassVar[type[Config]] = MarketMakerParams
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, MarketMakerParams)
