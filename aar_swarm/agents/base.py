@@ -67,6 +67,8 @@ class Rule(IntEnum):
     SELL_FUNDAMENTAL = 23
     ACT_ON_VALUATION = 24
     HEDGE = 25
+    RETURN_TO_BENCHMARK = 27
+    """A fund whose vendor stands by no valuation."""
 
 
 class Market(NamedTuple):
@@ -183,6 +185,8 @@ class Strategy:
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = ()
     """Market data it wants, beside the notices that everyone hears and the reports on its own orders; also LOAN and
     ORACLE_UPDATED, the lending pool's."""
+    asks_vendor: ClassVar[bool] = False
+    """Whether it needs a vendor, which the scenario's [vendors] then deals it."""
     listens_to_coin: ClassVar[Sequence[MessageKind]] = ()
     """Market data of the stablecoin that it wants."""
 
