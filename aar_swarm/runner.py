@@ -45,7 +45,7 @@ LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 440.0  # longer than the keeper waits for the venue, so that it can say what was wrong
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0

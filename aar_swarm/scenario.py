@@ -138,7 +138,7 @@ class Scenario(Config):
 
     def market(self) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, int] = {}
+        facts: dict[str, Any] = {}
         if self.stablecoin:
             facts |= {
                 "stablecoin": COIN,
@@ -148,7 +148,7 @@ class Scenario(Config):
         if self.lending:
             facts |= {
                 key: getattr(self.lending, key)
-                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps")
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
             }
         return Market(
             instrument=MAIN,
@@ -192,13 +192,13 @@ def _by_weight(scenario: str, agents: int, groups: dict[str, Group]) -> dict[str
         left = agents - sum(found.values())
         weights = {name: Fraction(str(group.weight)) for name, group in groups.items() if name not in found}
         total = sum(weights.values())
-        if left and not total:
-            raise ConfigurationError(f"scenario {scenario}: nobody takes {left} of the agents; give a group a weight")
         quotas = {name: left * weight / total if total else Fraction(0) for name, weight in weights.items()}
         short = {name: least[name] for name, quota in quotas.items() if quota < least[name]}
         if not short:
             break
         found |= short
+    if left and not total:
+        raise ConfigurationError(f"scenario {scenario}: nobody takes {left} of the agents; give a group a weight")
     found |= {name: int(quota) for name, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda name: int(quotas[name]) - quotas[name])  # stable: the first of equals
     for name in by_remainder[: agents - sum(found.values())]:

@@ -23,7 +23,7 @@ from exchange.keys import ClientKeys
 from exchange.server import TIMINGS_FILE, VenueConfig
 from exchange.types import CommandKind, Reason
 
-_START_TIMEOUT_S = 180.0  # a fresh clone compiles the kernels first
+_START_TIMEOUT_S = 400.0  # a fresh clone compiles the kernels first, on a busy machine for minutes
 _STOP_TIMEOUT_S = 30.0
 _PREFIX = "aar-venue-"
 _ROOT = str(Path(__file__).resolve().parent.parent)
