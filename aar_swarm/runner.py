@@ -308,9 +308,7 @@ class _Run:
         }
         operator = None
         if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
-            self.keys = generate(
-                [*range(self.agents), *vendors.key_numbers(self.scenario, self.agents)], [_OPERATOR]
-            )
+            self.keys = generate([*range(self.agents), *vendors.key_numbers(self.scenario, self.agents)], [_OPERATOR])
             config |= {"host": self.venue.node.address, "keys": self.keys.venue}
             operator = self.keys.operators[_OPERATOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
@@ -454,7 +452,7 @@ class _Run:
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
 
     def _collect(self) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Let all finish; returns the agents' scoreboard, one row an account, the vendors', and the hosts' last word."""
+        """Let all finish; returns the agents' rows, one an account, the vendors', and the hosts' last word."""
         self.progress.stage("collecting")
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:

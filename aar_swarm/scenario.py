@@ -346,7 +346,9 @@ def _validate(raw: dict[str, Any]) -> Scenario:
     _check_facilities(scenario)
     for name, group in scenario.participants.items():
         if strategy_class(group.strategy).asks_vendor and scenario.vendors is None:
-            raise ConfigurationError(f"{name}: {group.strategy} asks a vendor, but there is no [vendors] table; write one")
+            raise ConfigurationError(
+                f"{name}: {group.strategy} asks a vendor, but there is no [vendors] table; write one"
+            )
     groups = {}
     for name, group in scenario.participants.items():
         with _told(f"{name}."):

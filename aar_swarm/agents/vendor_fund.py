@@ -19,7 +19,7 @@ class VendorFundParams(Config):
     period_ms: Annotated[float, Field(ge=1, le=600_000)] = 1000.0
     """How often it asks its vendor; each time between half and one and a half times as long."""
     tilt: Annotated[float, Field(ge=0, le=1000)] = 10.0
-    """Median over funds of the share of its benchmark holding that 100 % of mispricing is worth (1 % at 10: a tenth)."""
+    """Median over funds of what 100 % of mispricing is worth, in benchmark holdings (at 10, 1 % is worth a tenth)."""
     spread_of_tastes: Annotated[float, Field(ge=0, le=3)] = 0.3
     """Standard deviation of the logarithm of the tilt over funds."""
     largest_multiple: Annotated[float, Field(ge=1, le=100)] = 2.5
@@ -44,9 +44,9 @@ class VendorFund(Strategy):
 
     It asks every period_ms (with jitter) and, on the answer, moves towards the target by one IOC order of at most
     slice_lots, limited to slippage_bps behind the best price it last saw and never beyond the valuation itself. When
-    the vendor stands by no valuation (or has not answered for silent_periods), an active position cannot be justified to
-    anybody: the target is the benchmark, and the slippage alone limits the price. A version of the model that it has
-    not seen makes it ask once more before it acts. It hears no signal and asks nobody else.
+    the vendor stands by no valuation (or has not answered for silent_periods), an active position cannot be justified
+    to anybody: the target is the benchmark, and the slippage alone limits the price. A version of the model that it
+    has not seen makes it ask once more before it acts. It hears no signal and asks nobody else.
     """
 
     Params = VendorFundParams

@@ -25,7 +25,7 @@ class Vendors(Config):
     features_seen: Annotated[int, Field(ge=1, le=FEATURES)] = 6
     """How many of the world's fundamentals each model reads."""
     observation_noise: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """Standard deviation of what a vendor's feed adds to each fundamental, in standard units, anew in every interval."""
+    """Standard deviation of what a vendor's feed adds to each fundamental (in standard units), anew every interval."""
     feed_interval_ms: Annotated[float, Field(ge=1, le=600_000)] = 200.0
     fault_vendor: Annotated[int, Field(ge=0, lt=MAX_VENDORS)] = 0
     fault_in: Literal["pipeline", "feed"] = "pipeline"
@@ -47,7 +47,9 @@ class Vendors(Config):
         if self.shares != "equal" and len(self.shares) != self.count:
             raise ValueError(f"shares has {len(self.shares)} weights for {self.count} vendors; give one each, or equal")
         if self.fault_vendor >= self.count:
-            raise ValueError(f"fault_vendor {self.fault_vendor} is not one of the {self.count} vendors (0 is the first)")
+            raise ValueError(
+                f"fault_vendor {self.fault_vendor} is not one of the {self.count} vendors (0 is the first)"
+            )
         if (self.fault_factor is None) != (self.fault_feature is None):
             raise ValueError("fault_factor and fault_feature go together; leave both out to calibrate by fault_bps")
         return self

@@ -1,7 +1,7 @@
 """The world that vendors try to learn, and their models: small neural networks in numpy. Pure functions.
 
-An asset has `FEATURES` fundamentals, z ~ N(0, I) in standard units; as published (raw) a fundamental is 1 + CV·z. Its true
-log value is a nonlinear function of them (a sum of tanh units over neighbouring pairs), of standard deviation
+An asset has `FEATURES` fundamentals, z ~ N(0, I) in standard units; as published (raw) one is 1 + CV·z. Its true log
+value is a nonlinear function of them (a sum of tanh units over neighbouring pairs), of standard deviation
 LOG_VALUE_SD over assets. A vendor trains one hidden layer on a sample of assets that it sees through noise of its own:
 it reads only `features_seen` of the fundamentals, and values are noisy.
 

@@ -1,7 +1,7 @@
 """Vendors' processes among a run's hosts: started before the agents, told apart from them, counted at the end.
 
-They are forked by the hosts' zygotes as agents are, under ids behind the agents'. On one node they listen on loopback, on
-several on the node's address.
+They are forked by the hosts' zygotes as agents are, under ids behind the agents'. On one node they listen on loopback,
+on several on the node's address.
 """
 
 from typing import Any

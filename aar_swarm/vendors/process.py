@@ -71,7 +71,7 @@ class VendorProcess:
         """Whether the session is over."""
         while True:
             try:
-                kind = wire.unpack(self.notices.recv(zmq.DONTWAIT)).kind
+                kind = wire.unpack(self.notices.recv(zmq.DONTWAIT))[0]
             except zmq.Again:
                 return False
             if kind == OPENED and not self.opened_ns:

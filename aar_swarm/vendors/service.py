@@ -1,7 +1,7 @@
 """What one vendor answers at a time: its model on its feed, sound, faulty, withdrawn, repaired. No socket, no clock.
 
-Owns the vendor's life: from `fault_at_s` the raw feature arrives mis-scaled; `found_after_s` later the fault is found and
-the vendor stands by no valuation; after `withdrawn_s` it serves the repaired pipeline as version 2. Funds are told
+Owns the vendor's life: from `fault_at_s` the raw feature arrives mis-scaled; `found_after_s` later the fault is found
+and the vendor stands by no valuation; after `withdrawn_s` it serves the repaired pipeline as version 2. Funds are told
 nothing but what they ask for, and the market nothing at all.
 """
 
@@ -20,6 +20,7 @@ from aar_swarm.vendors.model import (
     World,
     calibrate_fault,
     error_correlations,
+    fault_effects_bps,
     log_value,
     make_world,
     mis_scaled,
@@ -48,7 +49,7 @@ class Answer(NamedTuple):
 
 
 class VendorWorld:
-    """Everything that derives from the settings and the seed: world, models, fault. Models are trained when asked for."""
+    """Everything that derives from the settings and the seed: world, models (trained when asked for), fault."""
 
     def __init__(self, config: Vendors) -> None:
         assert config.seed is not None
@@ -92,6 +93,13 @@ class VendorWorld:
             return vendor == self.config.fault_vendor
         return bool(self.model(vendor).seen[self.fault.feature])
 
+    def overvaluation_bps(self, vendor: int) -> float | None:
+        """By how much the fault raises what this vendor says, by its model; None if it does not reach it."""
+        if self.fault is None or not self.is_faulty(vendor):
+            return None
+        factors = np.array([self.fault.factor])
+        return float(fault_effects_bps(self.model(vendor), self.world.asset, self.fault.feature, factors)[0])
+
     def correlations(self) -> Array:
         """[vendors, vendors]: of the models' errors on assets that none was trained on."""
         test = vendor_stream(self.seed, _COMMON, _TEST).normal(0, 1, (_TEST_ASSETS, FEATURES))
@@ -109,6 +117,8 @@ class Vendor:
         self.asset = world.world.asset
         self.model = world.model(number)
         self.fault = world.fault if world.is_faulty(number) else None
+        self._interval = -1
+        self._noise = np.zeros(FEATURES)
         self.scale = opening_ticks / math.exp(float(log_value(self.model, self.asset[None])[0]))
 
     def version(self, since_open_ns: int) -> int:
@@ -124,11 +134,13 @@ class Vendor:
         The noise is the vendor's, whichever of its processes is asked, and the same throughout a feed interval.
         """
         interval = max(0, since_open_ns) // round(self.config.feed_interval_ms * MS)
-        noise = vendor_stream(self.seed, self.number, _FEED + interval).normal(0, 1, FEATURES)
-        z = self.asset + self.config.observation_noise * noise
-        if self.fault is not None and since_open_ns >= self.config.fault_at_s * SECOND:
-            if self.version(since_open_ns) == SOUND:
-                z = mis_scaled(z, *self.fault)
+        if interval != self._interval:
+            self._interval = interval
+            self._noise = vendor_stream(self.seed, self.number, _FEED + interval).normal(0, 1, FEATURES)
+        z = self.asset + self.config.observation_noise * self._noise
+        begun = since_open_ns >= self.config.fault_at_s * SECOND
+        if self.fault is not None and begun and self.version(since_open_ns) == SOUND:
+            z = mis_scaled(z, *self.fault)
         return np.tile(z, (count, 1))
 
     def answers(self, since_open_ns: int, count: int) -> list[Answer]:
