@@ -31,6 +31,7 @@ from aar_swarm.scenario_tables import (
     Signal,
     Stablecoin,
 )
+from aar_swarm.vendors.config import Vendors
 from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
@@ -46,6 +47,7 @@ _TABLES: dict[str, type[Config]] = {
     "margin": Margin,
     "stablecoin": Stablecoin,
     "lending": Lending,
+    "vendors": Vendors,
 }
 _TOP_KEYS = ("duration_s", "revalue_interval_ms")
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
@@ -65,6 +67,7 @@ class Scenario(Config):
     margin: Margin | None = None
     stablecoin: Stablecoin | None = None
     lending: Lending | None = None
+    vendors: Vendors | None = None
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
@@ -104,6 +107,12 @@ class Scenario(Config):
             borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
+
+    def vendor_of(self, agents: int) -> list[int | None]:
+        """Of each account: the vendor that it asks, if any. Those who ask are dealt in the order of their numbers."""
+        asking = [strategy_class(self.participants[name].strategy).asks_vendor for name, _ in self.members(agents)]
+        dealt = iter(self.vendors.deal(sum(asking)) if self.vendors else [])
+        return [next(dealt, None) if asks else None for asks in asking]
 
     def value_of(self, key: str) -> Any:
         """Of a setting, by its path."""
@@ -306,6 +315,11 @@ def _validate(raw: dict[str, Any]) -> Scenario:
     if scenario.measures is not None:
         function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     _check_facilities(scenario)
+    for name, group in scenario.participants.items():
+        if strategy_class(group.strategy).asks_vendor and scenario.vendors is None:
+            raise ConfigurationError(
+                f"{name}: {group.strategy} asks a vendor, but there is no [vendors] table; write one"
+            )
     groups = {}
     for name, group in scenario.participants.items():
         with _told(f"{name}."):

@@ -344,12 +344,13 @@ class Margin:
         assert self.settings is not None
         count, first, acted_on = self.oracle.participants, self.revalue_account, 0
         for number in [*range(first, count), *range(first)]:
+            if not self.oracle.accounts[number].margin:
+                continue
             if acted_on >= self.settings.accounts_per_revaluation:
                 self.revalue_account = number
                 return True
             before = self.oracle.event_count()
-            if self.oracle.accounts[number].margin:
-                self._look_at(c, number)
+            self._look_at(c, number)
             acted_on += self.oracle.event_count() > before
         self.revalue_account = 0
         return False
@@ -451,7 +452,7 @@ class Margin:
             if self.equity(account) >= self.initial(account):
                 break
             if self._liquidate(c, number, each):
-                return
+                break
         if not any(position.quantity_lots for position in account.positions):
             self._cover_deficit(c, number)
         elif self.equity(account) < self.initial(account):

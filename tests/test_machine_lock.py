@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from aar_swarm import runner
 from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
 from exchange.errors import ConfigurationError
 from tests.processes import wait_until
+from tests.runs import start_aar
 
 HOLDER = """
 import sys, time
@@ -106,3 +108,34 @@ def test_a_lock_that_somebody_laid_there_is_refused(holders, what):
         path.mkdir()
     with pytest.raises(ConfigurationError, match=f"{path}: .*--alongside"), machine_to_itself(Progress()):
         pass
+
+
+def test_a_run_waits_for_the_machine_and_leaves_nothing_if_it_is_interrupted(holders):
+    place = holders.place / "run"
+    with machine_to_itself(Progress()):
+        process = start_aar("run", "exit-door", "--out", place)
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert "waiting for another run" in said and place.exists()
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 130 and not place.exists()
+
+
+@pytest.mark.parametrize("alongside", [True, False])
+def test_only_a_run_alongside_shares_the_machine(holders, monkeypatch, alongside):
+    """run() is watched from within: while it performs, does it hold the lock?"""
+    held = []
+
+    def perform(self: object) -> None:
+        holders.start("other")
+        wait_until(lambda: holders.has("other") or holders.has("other.waits"), "the other got the machine or waits")
+        held.append(holders.has("other.waits"))
+
+    monkeypatch.setattr(runner._Run, "perform", perform)
+    runner.run("exit-door", out=holders.place / "run", alongside=alongside)
+    assert held == [not alongside]

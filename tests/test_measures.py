@@ -311,3 +311,10 @@ def test_a_scenario_whose_measures_do_not_exist_is_refused_before_it_runs(tmp_pa
         load_scenario(str(own))
     own.write_text(f'measures = "tests.test_measures:lots_sold"\n{text}')
     assert load_scenario(str(own)).measures == "tests.test_measures:lots_sold"
+
+
+def test_every_measure_is_documented():
+    text = (Path(aar_swarm.__file__).parent.parent / "docs" / "measures.md").read_text()
+    summary, _ = measured(played(*EXIT)[0], rows())
+    keys = {key for key in summary if "_ns_" not in key}
+    assert [key for key in sorted(keys) if key not in text] == []

@@ -120,7 +120,9 @@ class Session(NamedTuple):
     oracle: Oracle
 
 
-def random_session(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> Session:
+def random_session(
+    seed: int, count: int, config: EngineConfig, mix: Mix | None = None, kind: "type[Day] | None" = None
+) -> Session:
     """A session's worth of commands.
 
     Args:
@@ -128,16 +130,19 @@ def random_session(seed: int, count: int, config: EngineConfig, mix: Mix | None 
         count: how many commands, deposits and the opening of the session among them.
         config: what the exchange is built with.
         mix: drawn from the seed if not given.
+        kind: of day; a plain one if not given.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    day = Day(rng, config, mix or random_mix(rng))
+    day = (kind or Day)(rng, config, mix or random_mix(rng))
     commands = day.run(count)
     return Session(np.array([tuple(command) for command in commands], dtype=COMMAND), day.events, day.oracle)
 
 
-def random_commands(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> npt.NDArray[np.void]:
+def random_commands(
+    seed: int, count: int, config: EngineConfig, mix: Mix | None = None, kind: "type[Day] | None" = None
+) -> npt.NDArray[np.void]:
     """Only the commands of a `random_session`."""
-    return random_session(seed, count, config, mix).commands
+    return random_session(seed, count, config, mix, kind).commands
 
 
 class Day:
