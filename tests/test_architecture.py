@@ -91,7 +91,21 @@ def test_no_compiled_code_depends_on_what_leaves_its_cache_alone():
 
 
 @pytest.mark.parametrize(
-    "name", ["engine", "market", "book", "accounts", "auction", "breaker", "margin", "lending", "state", "types", "bits", "replay"]
+    "name",
+    [
+        "engine",
+        "market",
+        "book",
+        "accounts",
+        "auction",
+        "breaker",
+        "margin",
+        "lending",
+        "state",
+        "types",
+        "bits",
+        "replay",
+    ],
 )
 def test_the_engine_is_pure(name):
     """No socket, no clock, no file, no process: what it imports cannot reach them."""
