@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from bokeh.models import BasicTicker, ColumnDataSource, FactorRange, FixedTicker, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d, FactorRange, FixedTicker, Range1d
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.transform import dodge
@@ -84,7 +84,9 @@ def panel(measure: Measure, curves: Sequence[Curve], x_label: str, places: Seque
 
 def _panel_axes(x_label: str, places: Sequence[float] | Sequence[str], dial: bool) -> figure:
     if not dial:
-        fig = look.blank_figure(250, FactorRange(factors=[str(place) for place in places]), None, x_label, "")
+        fig = look.blank_figure(
+            250, FactorRange(factors=[str(place) for place in places]), DataRange1d(range_padding=0.12), x_label, ""
+        )
         if max(len(str(place)) for place in places) * len(places) > 44:
             fig.xaxis.major_label_orientation = 0.5
         return fig
@@ -93,7 +95,14 @@ def _panel_axes(x_label: str, places: Sequence[float] | Sequence[str], dial: boo
     log = low > 0 and high / low >= _LOG_FROM
     margin = (high / low) ** 0.06 if log else 0.06 * (high - low)
     ends = (low / margin, high * margin) if log else (low - margin, high + margin)
-    fig = look.blank_figure(250, look.shared_range(ends), None, x_label, "", x_axis_type="log" if log else "linear")
+    fig = look.blank_figure(
+        250,
+        look.shared_range(ends),
+        DataRange1d(range_padding=0.12),
+        x_label,
+        "",
+        x_axis_type="log" if log else "linear",
+    )
     fig.xaxis.ticker = FixedTicker(ticks=xs)
     fig.xaxis.major_label_overrides = {x: f"{x:g}" for x in xs}
     return fig

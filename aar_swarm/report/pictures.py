@@ -69,7 +69,7 @@ def _losers(run: Run) -> pl.DataFrame:
     """losers.parquet, or, of an older run, the losses by class."""
     path = run.directory / _LOSERS
     if path.is_file():
-        return pl.read_parquet(path).select(LOSERS)
+        return pl.read_parquet(path).select(*LOSERS)
     return run.losses.select(
         pl.lit("class").alias("dimension"), pl.col("participants").alias("bucket"), "agents", "loss", "loss_per_agent",
         pl.lit(None, pl.Float64).alias("share_losing"),
