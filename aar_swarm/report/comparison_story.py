@@ -103,7 +103,7 @@ def shape(found: Trend, measure: Measure) -> str:
     if found.monotone and found.direction == 0:
         text = "the same mean throughout"
     elif found.monotone:
-        text = f"monotone, it {_SHORT[found.direction]} at every step or stays"
+        text = f"monotone: it {_SHORT[found.direction]} or stays at every step"
     else:
         steps = "; ".join(_violation(step, measure) for step in found.violations[:3])
         more = f" and {len(found.violations) - 3} steps more" if len(found.violations) > 3 else ""
