@@ -168,9 +168,9 @@ def test_a_dial_is_told_with_its_steps_back() -> None:
     (line,) = lines_of(settings, "x")
     assert [x for x, _ in line.points] == [1, 2, 5]
     said = story.dial_sentence("x", line, _DRAWDOWN)
-    assert "not monotone: it rises, but down by 3.0 bps from 1 to 2, within the confidence intervals" in said
+    assert "not monotone: it rises, but down by 3 bps from 1 to 2, within the confidence intervals" in said
     rising = story.dial_sentence("x", lines_of(_settings({"1": [1.0], "2": [3.0]}), "x")[0], _DRAWDOWN)
-    assert "1 bps at x 1, 3 bps at 2; monotone" in rising and "ρ" not in rising
+    assert rising == "Drawdown: 1 bps at x 1, 3 bps at 2; it rises."
 
 
 def test_two_settings_are_told_apart_or_not() -> None:

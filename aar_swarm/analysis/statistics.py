@@ -80,6 +80,8 @@ class Violation:
 class Trend:
     """Whether the means over an ordered dial go one way."""
 
+    count: int
+    """Of the dial's settings; two are always monotone."""
     direction: int
     """+1 rising, −1 falling, 0 all means are equal or the last is the first again: that of the last mean less the
     first, against which the steps sum up to less than with it."""
@@ -110,4 +112,4 @@ def trend(points: Sequence[tuple[float, Sequence[float]]], confidence: float = C
             violations.append(Violation(shown[at - 1][0], shown[at][0], step, within))
     pairs = [(x, value) for x, values in shown for value in values]
     ranks = spearman([x for x, _ in pairs], [value for _, value in pairs])
-    return Trend(direction, not violations, tuple(violations), ranks)
+    return Trend(len(shown), direction, not violations, tuple(violations), ranks)

@@ -128,7 +128,7 @@ def _curves(drawn: dict[str, figure], vary: Mapping[str, Sequence[str]], setting
     if len(settings) < 3:
         return []
     dial = dial_of(vary)
-    measures = [m for m in measures_of(settings) if len({f for s in settings for f in s.figures(m.key)}) > 1]
+    measures = [m for m in measures_of(settings) if story.differs(settings, m)]
     if not measures:
         return []
     cells, legend = [], ""

@@ -63,12 +63,17 @@ def told(setting: Setting, measure: Measure) -> str:
 
 
 def telling(settings: Sequence[Setting]) -> list[Measure]:
-    """The measures that a finding is told by: the leading ones, then the scenario's own, that are not always equal."""
+    """The measures that a finding is told by: the leading ones, then the scenario's own, whose means differ."""
     applying = {measure.key: measure for measure in measures_of(settings)}
     order = [key for key in _LEADING if key in applying]
     order += [key for key in applying if key.startswith("scenario_measures.")]
-    varying = [applying[key] for key in order if len({f for s in settings for f in s.figures(key)}) > 1]
+    varying = [applying[key] for key in order if differs(settings, applying[key])]
     return (varying or [applying[key] for key in order])[:_SENTENCES]
+
+
+def differs(settings: Sequence[Setting], measure: Measure) -> bool:
+    """Whether the settings' means are not all the same."""
+    return len({found and found.mean for setting in settings for found in [estimate(setting, measure)]}) > 1
 
 
 def finding(vary: Mapping[str, Sequence[str]], settings: Sequence[Setting]) -> list[str]:
@@ -100,7 +105,9 @@ def dial_sentence(dial: str, line: Line, measure: Measure) -> str:
 
 def shape(found: Trend, measure: Measure) -> str:
     """Whether the curve of means is monotone, and if not, where; with Spearman's ρ over the runs."""
-    if found.monotone and found.direction == 0:
+    if found.count == 2:
+        text = f"it {_SHORT[found.direction]}" if found.direction else "the same mean at both"
+    elif found.monotone and found.direction == 0:
         text = "the same mean throughout"
     elif found.monotone:
         text = f"monotone: it {_SHORT[found.direction]} or stays at every step"
