@@ -325,13 +325,7 @@ def _validate(raw: dict[str, Any]) -> Scenario:
         with _told(f"{name}."):
             params = strategy_class(group.strategy).Params.model_validate(group.params)
         groups[name] = group.model_copy(update={"params": params.model_dump()})
-    scenario = scenario.model_copy(update={"participants": groups})
-    for key in scenario.dials:
-        try:
-            scenario.value_of(key)
-        except AttributeError:
-            raise ConfigurationError(f"[dials] names {key}, which is no setting of scenario {scenario.name}") from None
-    return scenario
+    return scenario.model_copy(update={"participants": groups})
 
 
 @contextmanager
