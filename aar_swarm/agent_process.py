@@ -14,6 +14,7 @@ from aar_swarm.agents.base import (
     HALTED,
     SIGNAL,
     Action,
+    AskVendor,
     CancelOrder,
     Endowment,
     Event,
@@ -26,6 +27,8 @@ from aar_swarm.agents.base import (
 )
 from aar_swarm.names import agent_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
+from aar_swarm.vendors import process as vendor_process
+from aar_swarm.vendors.client import VendorClient
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
@@ -49,6 +52,14 @@ ROW_FIELDS = [
             "shares",  # at the end, as the agent believes
             "cash",
             "lease_expired",
+            "vendor",  # an agent's, counted from 1
+            "first_value_millis",  # what its vendor first said that the asset is worth, thousandths of a tick
+            "last_value_millis",  # the last that it said before it first stood by none
+            "withdrawal_heard_ns",
+            "valuations",  # heard by an agent, given by a vendor
+            "valuation_ns",  # sum over them: of an agent question -> answer, of a vendor the work
+            "batches",  # of a vendor: forward passes
+            "port",  # of a vendor
         )
     ),
 ]
@@ -100,6 +111,11 @@ class AgentProcess:
         topics = _topics(kind, self.strategy.market)
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
+        self.vendor: VendorClient | None = None
+        if spec.get("vendor"):
+            row["vendor"] = spec["vendor"]["number"] + 1
+            self.vendor = VendorClient(self.context, spec["vendor"]["endpoint"])
+            self.venue.watch(self.vendor.socket)
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
@@ -124,6 +140,8 @@ class AgentProcess:
             for message in self.venue.messages():
                 self.heard_venue_ns = heard = clock.monotonic_ns()
                 self._take(message, heard)
+            if self.vendor is not None:
+                self._hear_vendor(self.vendor)
             now = clock.monotonic_ns()
             due = []
             while self.timers and self.timers[0][0] <= now:
@@ -136,6 +154,8 @@ class AgentProcess:
         self.row["shares"] = self.strategy.shares
         self.row["cash"] = self.strategy.cash
         self.row["state"] = AgentState.FINISHED
+        if self.vendor is not None:
+            self.vendor.close()
         self.venue.close()
         self.context.destroy(linger=0)
         return 0
@@ -180,6 +200,19 @@ class AgentProcess:
         self.cause_sequence = message.sequence
         self._decide(message, heard_ns)
 
+    def _hear_vendor(self, vendor: VendorClient) -> None:
+        for valuation, asked_ns in vendor.answers():
+            heard_ns = clock.monotonic_ns()
+            self.row["valuations"] += 1
+            self.row["valuation_ns"] += heard_ns - asked_ns
+            if valuation.withdrawn and not self.row["withdrawal_heard_ns"]:
+                self.row["withdrawal_heard_ns"] = heard_ns
+            elif not self.row["withdrawal_heard_ns"]:
+                self.row["last_value_millis"] = round(valuation.value_ticks * 1000)
+                if not self.row["first_value_millis"]:
+                    self.row["first_value_millis"] = self.row["last_value_millis"]
+            self._decide(valuation, heard_ns)
+
     def _decide(self, event: Event, heard_ns: int) -> None:
         """Let the strategy decide, and send what it wants. A timer's cause is the last message that was heard."""
         actions = self.strategy.handle(event, heard_ns)
@@ -197,6 +230,10 @@ class AgentProcess:
             heapq.heappush(self.timers, (action.at_ns, self.timer_count, action.tag))
             return
         sent_ns = clock.monotonic_ns()
+        if isinstance(action, AskVendor):
+            if self.vendor is not None:
+                self.vendor.ask(sent_ns)
+            return
         if isinstance(action, PlaceOrder):
             self.venue.place(
                 action.order_id,
@@ -236,5 +273,7 @@ class AgentProcess:
 
 
 def main(agent_id: int, spec: dict[str, Any], row: Any) -> int:
-    """What the zygote forks into."""
+    """What the zygote forks into: an agent, or a process of a vendor."""
+    if spec.get("is_vendor"):
+        return vendor_process.main(spec, row)
     return AgentProcess(agent_id, spec, row).run()

@@ -35,7 +35,7 @@ def machine_to_itself(progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.stage("waiting until another run is over, so that they do not share the machine (or: --alongside)")
+            progress.stage("waiting for another run to end (--alongside: share the machine with it)")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

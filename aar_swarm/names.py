@@ -43,3 +43,8 @@ def function_named(name: str) -> Callable[..., Any]:
 def agent_stream(run_seed: int, agent_id: int) -> np.random.Generator:
     """The agent's own random stream: independent of every other agent's, the same in every run of the seed."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(agent_id,))))
+
+
+def vendor_stream(run_seed: int, vendor: int, purpose: int) -> np.random.Generator:
+    """A vendor's own stream (−1: what all vendors have in common), apart from those of agents."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(vendor + 1, purpose))))

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from aar_swarm.agents.base import Endowment, Market
 from aar_swarm.names import function_named, strategy_class
+from aar_swarm.population import counts
 from aar_swarm.scenario_tables import (
     COIN,
     MAIN,
@@ -30,6 +31,7 @@ from aar_swarm.scenario_tables import (
     Signal,
     Stablecoin,
 )
+from aar_swarm.vendors.config import Vendors
 from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
@@ -45,6 +47,7 @@ _TABLES: dict[str, type[Config]] = {
     "margin": Margin,
     "stablecoin": Stablecoin,
     "lending": Lending,
+    "vendors": Vendors,
 }
 _TOP_KEYS = ("duration_s", "revalue_interval_ms")
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
@@ -64,6 +67,7 @@ class Scenario(Config):
     margin: Margin | None = None
     stablecoin: Stablecoin | None = None
     lending: Lending | None = None
+    vendors: Vendors | None = None
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
@@ -79,25 +83,7 @@ class Scenario(Config):
 
         Raises: ConfigurationError: too few agents, or none that takes the rest.
         """
-        groups = self.participants
-        fixed = {name: group.count for name, group in groups.items() if isinstance(group.count, int)}
-        weighed = {name: group for name, group in groups.items() if group.weight is not None}
-        rest = [name for name, group in groups.items() if group.count == "rest"]
-        if len(rest) > 1 or (rest and weighed):
-            raise ConfigurationError(
-                f"scenario {self.name}: more than one group takes the rest ({', '.join([*rest, *weighed])})"
-            )
-        needed = {**fixed, **{name: group.at_least for name, group in weighed.items() if group.at_least}}
-        flexible = bool(rest or weighed)
-        if sum(needed.values()) > agents or (not flexible and sum(needed.values()) != agents):
-            raise ConfigurationError(
-                f"--agents {agents}: scenario {self.name} needs {'at least ' if flexible else ''}"
-                f"{sum(needed.values())} ({', '.join(f'{name} {count}' for name, count in needed.items())}); "
-                f"ask for more agents or lower a count, as --set {next(iter(groups))}.count=1"
-            )
-        left = agents - sum(fixed.values())
-        shared = _by_weight(self.name, left, weighed) if weighed else dict.fromkeys(rest, left)
-        return {name: fixed[name] if name in fixed else shared[name] for name in groups}
+        return counts(self.name, self.participants, agents)
 
     def members(self, agents: int) -> Iterator[tuple[str, int]]:
         """Of each account: the name of its group, and its number within it."""
@@ -109,14 +95,24 @@ class Scenario(Config):
         return [dealt[name][number % len(dealt[name])] for name, number in self.members(agents)]
 
     def endowments(self, agents: int) -> list[Endowment]:
-        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage."""
+        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage.
+
+        Equity is the shares and the coins (at par) less what the venue lends for them.
+        """
         found = []
         for (name, _), leverage in zip(self.members(agents), self.leverages(agents), strict=True):
             group = self.participants[name]
             value = group.shares * self.instrument.opening_ticks
-            borrowed = int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
+            coins = group.coins * self.stablecoin.par_ticks if self.stablecoin else 0
+            borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
+
+    def vendor_of(self, agents: int) -> list[int | None]:
+        """Of each account: the vendor that it asks, if any. Those who ask are dealt in the order of their numbers."""
+        asking = [strategy_class(self.participants[name].strategy).asks_vendor for name, _ in self.members(agents)]
+        dealt = iter(self.vendors.deal(sum(asking)) if self.vendors else [])
+        return [next(dealt, None) if asks else None for asks in asking]
 
     def value_of(self, key: str) -> Any:
         """Of a setting, by its path."""
@@ -127,14 +123,20 @@ class Scenario(Config):
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found
 
-    def market(self) -> Market:
+    def market(self, agents: int) -> Market:
         """What every participant knows before the session."""
-        facts: dict[str, Any] = {}
+        endowments = self.endowments(agents)
+        facts: dict[str, Any] = {"open_interest_lots": sum(each.shares for each in endowments if each.leverage)}
         if self.stablecoin:
+            pool_lots = self.lending.pool_lots if self.lending else 0
             facts |= {
                 "stablecoin": COIN,
                 "par_ticks": self.stablecoin.par_ticks,
                 "coin_levels": self.stablecoin.price_levels,
+                "coin_initial_margin_bps": self.stablecoin.initial_margin_bps,
+                "coin_maintenance_margin_bps": self.stablecoin.maintenance_margin_bps,
+                "reserves": self.stablecoin.reserves,
+                "coin_supply_lots": pool_lots + sum(each.coins for each in endowments),
             }
         if self.lending:
             facts |= {
@@ -173,28 +175,6 @@ class Scenario(Config):
             market_data_interval_ns=round(self.market_data.interval_ms * MS),
             slow_market_data_interval_ns=round(self.market_data.slow_interval_ms * MS),
         )
-
-
-def _by_weight(scenario: str, agents: int, groups: dict[str, Group]) -> dict[str, int]:
-    """Divide agents in proportion to weights, by largest remainders; who would get too few gets at_least first."""
-    least = {name: group.at_least for name, group in groups.items()}
-    found: dict[str, int] = {}
-    while True:
-        left = agents - sum(found.values())
-        weights = {name: Fraction(str(group.weight)) for name, group in groups.items() if name not in found}
-        total = sum(weights.values())
-        quotas = {name: left * weight / total if total else Fraction(0) for name, weight in weights.items()}
-        short = {name: least[name] for name, quota in quotas.items() if quota < least[name]}
-        if not short:
-            break
-        found |= short
-    if left and not total:
-        raise ConfigurationError(f"scenario {scenario}: nobody takes {left} of the agents; give a group a weight")
-    found |= {name: int(quota) for name, quota in quotas.items()}
-    by_remainder = sorted(quotas, key=lambda name: int(quotas[name]) - quotas[name])  # stable: the first of equals
-    for name in by_remainder[: agents - sum(found.values())]:
-        found[name] += 1
-    return found
 
 
 def scenario_names() -> list[str]:
@@ -335,18 +315,17 @@ def _validate(raw: dict[str, Any]) -> Scenario:
     if scenario.measures is not None:
         function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
     _check_facilities(scenario)
+    for name, group in scenario.participants.items():
+        if strategy_class(group.strategy).asks_vendor and scenario.vendors is None:
+            raise ConfigurationError(
+                f"{name}: {group.strategy} asks a vendor, but there is no [vendors] table; write one"
+            )
     groups = {}
     for name, group in scenario.participants.items():
         with _told(f"{name}."):
             params = strategy_class(group.strategy).Params.model_validate(group.params)
         groups[name] = group.model_copy(update={"params": params.model_dump()})
-    scenario = scenario.model_copy(update={"participants": groups})
-    for key in scenario.dials:
-        try:
-            scenario.value_of(key)
-        except AttributeError:
-            raise ConfigurationError(f"[dials] names {key}, which is no setting of scenario {scenario.name}") from None
-    return scenario
+    return scenario.model_copy(update={"participants": groups})
 
 
 @contextmanager

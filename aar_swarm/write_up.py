@@ -15,6 +15,7 @@ from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, 
 from aar_swarm.analysis.price import liquidity_table
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
+from aar_swarm.vendors import placement as vendors
 from cluster.scoreboard import AgentState
 from exchange import journal
 from exchange.replay import replay
@@ -64,7 +65,7 @@ def write_up(
         tops,
         recorded.config,
         coin_tops=None if coin is None else tables.trace_tops(recorded, coin.instrument),
-        leverages=leverages(len(groups)) if (leverages := getattr(scenario, "leverages", None)) else None,
+        leverages=scenario.leverages(len(groups)),
     )
     rows = outcome["rows"]
     measured, losses = measure(session, rows, latency, timings)
@@ -85,6 +86,7 @@ def write_up(
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
+        **vendors.summarised(outcome["vendor_rows"]),
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,

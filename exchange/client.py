@@ -192,6 +192,10 @@ class Participant:
         """Wait until a message is there; False if none came in time."""
         return bool(self._poller.poll(timeout_ms))
 
+    def watch(self, socket: "zmq.Socket[Any]") -> None:
+        """Let `wait` end for messages on a socket of the caller's too."""
+        self._poller.register(socket, zmq.POLLIN)
+
     def messages(self) -> Iterator[Any]:
         """The messages that are there now, as named tuples of exchange.wire; public ones first."""
         for socket in (self.public, self.orders):

@@ -317,12 +317,12 @@ def test_another_venue_hears_the_signal_too():
 
 
 def test_what_everyone_knows_comes_from_the_tables():
-    market = everything().market()
+    market = everything().market(40)
     assert (market.initial_margin_bps, market.maintenance_margin_bps) == (2000, 1000)
     assert (market.stablecoin, market.par_ticks, market.coin_levels) == (1, 100, 256)
     assert (market.max_ltv_bps, market.liquidation_threshold_bps) == (8000, 8250)
     assert (market.close_factor_bps, market.bonus_bps) == (5000, 500)
-    assert load_scenario("exit-door").market().stablecoin == -1
+    assert load_scenario("exit-door").market(100).stablecoin == -1
 
 
 def test_the_venue_s_own_cash_counts_too():
@@ -335,11 +335,18 @@ def test_only_the_crowd_rehearses_unless_others_ask_to():
     assert {name for name, group in scenario.participants.items() if group.rehearse} == {"sitters", "crowd"}
 
 
-def test_dials_name_settings_that_there_are(tmp_path):
+@pytest.mark.parametrize("name", scenario_names())
+def test_the_dials_of_our_scenarios_are_settings_that_there_are(name):
+    """A user who puts a strategy of their own into a copy need not mend the list."""
+    scenario = load_scenario(name)
+    for key in scenario.dials:
+        assert scenario.value_of(key) is not None, key
+    for size in choices(name)["sizes"]:
+        load_scenario(name, size=size)
+
+
+def test_a_setting_s_value_is_found_by_its_path():
     scenario = load_scenario("exit-door", settings={"crowd.shares": "7"})
     assert scenario.value_of("crowd.shares") == 7 and scenario.value_of("signal.bps") == -50
     assert scenario.value_of("crowd.horizon_s") == 1.5 and scenario.value_of("duration_s") == 10
-    path = tmp_path / "mine.toml"
-    path.write_text(Path(EVERYTHING).read_text() + '[dials]\nsitters.lever = "how bold"\n')
-    with pytest.raises(ConfigurationError, match=r"\[dials\] names sitters.lever, which is no setting"):
-        load_scenario(str(path), "off")
+    assert load_scenario("exit-door", "off").value_of("breaker.halt_ms") is None

@@ -69,6 +69,8 @@ class Rule(IntEnum):
     HEDGE = 25
     TAKE_TOUCH = 26
     """The rest of a thin best price, which is about to move."""
+    RETURN_TO_BENCHMARK = 27
+    """A fund whose vendor stands by no valuation."""
 
 
 class Market(NamedTuple):
@@ -194,6 +196,8 @@ class Strategy:
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = ()
     """Market data it wants, beside the notices that everyone hears and the reports on its own orders; ORACLE_UPDATED
     and LOAN too."""
+    asks_vendor: ClassVar[bool] = False
+    """Whether it needs a vendor, which the scenario's [vendors] then deals it."""
     listens_to_coin: ClassVar[Sequence[MessageKind]] = ()
     """Market data of the stablecoin. Who wants none does not care about news of it either."""
 

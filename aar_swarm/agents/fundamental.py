@@ -26,6 +26,8 @@ class FundamentalParams(Config):
     eager_bps: Annotated[float, Field(gt=0, le=10_000)] = 300.0
     """Mispricing beyond the margin at which its order is twice as large; it grows in proportion up to largest_orders."""
     largest_orders: Annotated[float, Field(ge=1, le=100)] = 4.0
+    reach_bps: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+    """How far beyond the price that it saw its order may go: a large order does not sweep a thin book."""
     period_ms: Annotated[float, Field(ge=1, le=600_000)] = 3000.0
     """Mean time between two looks."""
     think_ms: Annotated[float, Field(ge=0, le=600_000)] = 1000.0
@@ -40,7 +42,7 @@ class Fundamental(Strategy):
     A buyer's value is the opening price times 1 + N(0, opinion_bps); its limit is margin_bps below. At Poisson times it
     looks at the market. If the best ask is at or below its limit, it decides on an order of quantity_lots × (1 +
     (limit − ask) / eager_bps), at most largest_orders times quantity_lots, and think_ms later sends it as a limit order
-    at its limit: what it does not get at once stays in the book until its next look. So its demand rises as the price
+    at its limit, or at reach_bps beyond the price that it saw, if that is better for it. What it does not get stays in the book until its next look. So its demand rises as the price
     falls, and comes late. It does not react to signals of 0 bps; to others its value moves in full. In a reopening
     auction, which is announced to everyone, it joins with probability `attention`, by its limit and the price at which
     trading stopped. A seller is the mirror image, and sells what it has.
@@ -56,6 +58,7 @@ class Fundamental(Strategy):
         self.value = self.market.opening_ticks * (1 + float(self.rng.normal(0, params.opinion_bps)) / _BPS)
         self.top: TopOfBook | None = None
         self.decided_lots = 0
+        self.seen_ticks = 0
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
@@ -90,6 +93,7 @@ class Fundamental(Strategy):
             seen, there = top.ask_ticks, top.ask_lots
         else:
             seen, there = top.bid_ticks, top.bid_lots
+        self.seen_ticks = seen
         beyond = self.sign * (self.limit_ticks - seen)
         if not there or beyond < 0:
             return 0
@@ -107,7 +111,9 @@ class Fundamental(Strategy):
         return actions
 
     def _act(self) -> list[Action]:
-        price = min(max(self.limit_ticks, 1), self.market.price_levels - 1)
+        reach = self.seen_ticks * (1 + self.sign * self.p.reach_bps / _BPS)
+        price = int(min(self.limit_ticks, reach) if self.sign > 0 else max(self.limit_ticks, reach))
+        price = min(max(price, 1), self.market.price_levels - 1)
         quantity, self.decided_lots = self.decided_lots, 0
         resting = self.open_orders.values()
         if self.sign > 0:

@@ -52,7 +52,7 @@ class Momentum(Strategy):
         self.threshold_bps = params.threshold_bps * math.exp(tastes[1])
         self.began_with = self.shares
         self.top: TopOfBook | None = None
-        self.average = 0.0
+        self.average = float(self.market.opening_ticks)
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
@@ -66,10 +66,8 @@ class Momentum(Strategy):
         if not (top.bid_lots and top.ask_lots):
             return
         before, self.top = self.top, top
-        mid = (top.bid_ticks + top.ask_ticks) / 2
-        if before is None:
-            self.average = mid
-        else:
+        if before is not None:
+            mid = (top.bid_ticks + top.ask_ticks) / 2
             self.average += (mid - self.average) * -math.expm1(-(top.time_ns - before.time_ns) / self.lookback_ns)
 
     def trend_bps(self) -> float:

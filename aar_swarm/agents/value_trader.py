@@ -2,14 +2,14 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import OPENED, PHASE_CHANGED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
 from exchange.clock import MS
 from exchange.config import Config
-from exchange.types import OrderType, Phase, Side
+from exchange.types import EventKind, OrderType, Phase, Side
 from exchange.wire import MessageKind, TopOfBook
 
 _BPS = 10_000
@@ -52,8 +52,8 @@ class ValueTrader(Strategy):
     pause_window_ms, it cancels everything at once and stays away for pause_ms.
     """
 
-    Params = ValueTraderParams
-    listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
+    Params: ClassVar[type[Config]] = ValueTraderParams
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.SLOW_TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, ValueTraderParams)

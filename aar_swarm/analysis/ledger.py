@@ -45,6 +45,11 @@ def sellers_and_buyers(transfers: Array) -> tuple[Array, Array]:
     )
 
 
+def _add(to: Array, at: Array | int, amounts: Array) -> None:
+    """Add amounts where they belong; an account that is named twice gets both."""
+    np.add.at(to, np.broadcast_to(at, amounts.shape), amounts)
+
+
 def follow(config: EngineConfig, events: Array) -> Holdings:
     """What everyone has after these events, which must begin with the venue's first."""
     accounts, instruments = config.accounts + config.system_accounts, len(config.instruments)
@@ -62,23 +67,23 @@ def follow(config: EngineConfig, events: Array) -> Holdings:
         return events[is_kind(events, *kinds)]
 
     def move_cash(giver: Array | int, taker: Array | int, amount: Array) -> None:
-        np.subtract.at(has.cash, giver, amount)
-        np.add.at(has.cash, taker, amount)
+        _add(has.cash, giver, -amount)
+        _add(has.cash, taker, amount)
 
     def move_lots(instrument: Array | int, giver: Array | int, taker: Array | int, quantity: Array) -> None:
-        np.subtract.at(lots, np.asarray(giver * instruments + instrument), quantity)
-        np.add.at(lots, np.asarray(taker * instruments + instrument), quantity)
+        _add(lots, giver * instruments + instrument, -quantity)
+        _add(lots, taker * instruments + instrument, quantity)
 
     def trade(instrument: Array, seller: Array | int, buyer: Array | int, found: Array) -> None:
         move_lots(instrument, seller, buyer, found["quantity_lots"])
         move_cash(buyer, seller, found["quantity_lots"] * found["price_ticks"] * multipliers[instrument])
 
     found = of(EventKind.CASH_DEPOSITED)
-    np.add.at(has.cash, found["account"], found["quantity_lots"])
+    _add(has.cash, found["account"], found["quantity_lots"])
     found = of(EventKind.CASH_WITHDRAWN)
-    np.subtract.at(has.cash, found["account"], found["quantity_lots"])
+    _add(has.cash, found["account"], -found["quantity_lots"])
     found = of(EventKind.POSITION_DEPOSITED)
-    np.add.at(lots, found["account"] * instruments + found["instrument"], found["quantity_lots"])
+    _add(lots, found["account"] * instruments + found["instrument"], found["quantity_lots"])
     found = of(*TRANSFERS)
     trade(found["instrument"], *sellers_and_buyers(found), found)
     if not config.system_accounts:
@@ -92,21 +97,21 @@ def follow(config: EngineConfig, events: Array) -> Holdings:
     move_cash(deficit, margin["account"], margin["value"])
     move_cash(fund, margin["account"], margin["threshold"])
     written_off = found[found["instrument"] != NOBODY]  # of a loan: no collateral is left
-    np.subtract.at(has.debt, written_off["account"], written_off["quantity_lots"])
+    _add(has.debt, written_off["account"], -written_off["quantity_lots"])
     for kind, sign in ((EventKind.COLLATERAL_DEPOSITED, 1), (EventKind.COLLATERAL_WITHDRAWN, -1)):
         found = of(kind)
         move_lots(found["instrument"], found["account"], pool, sign * found["quantity_lots"])
-        np.add.at(has.collateral, found["account"], sign * found["quantity_lots"])
+        _add(has.collateral, found["account"], sign * found["quantity_lots"])
     for kind, sign in ((EventKind.BORROWED, 1), (EventKind.REPAID, -1)):
         found = of(kind)
         move_lots(found["instrument"], pool, found["account"], sign * found["quantity_lots"])
-        np.add.at(has.debt, found["account"], sign * found["quantity_lots"])
+        _add(has.debt, found["account"], sign * found["quantity_lots"])
     if config.lending:
         found = of(EventKind.LOAN_LIQUIDATED)
         move_lots(config.lending.debt_instrument, found["account"], pool, found["quantity_lots"])
         move_lots(config.lending.collateral_instrument, pool, found["account"], found["leaves_lots"])
-        np.subtract.at(has.debt, found["maker_account"], found["quantity_lots"])
-        np.subtract.at(has.collateral, found["maker_account"], found["leaves_lots"])
+        _add(has.debt, found["maker_account"], -found["quantity_lots"])
+        _add(has.collateral, found["maker_account"], -found["leaves_lots"])
     found = of(EventKind.REDEEMED)
     trade(found["instrument"], found["account"], issuer, found)
     found = of(EventKind.MINTED)
