@@ -255,8 +255,8 @@ def _order_book(events: pl.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, 
     cancelled = events.filter(kind == int(EventKind.ORDER_CANCELLED))
     columns = ["time_ns", "account", "order_id", "quantity_lots"]
     taken = filled.select(columns)
-    made = filled.select("time_ns", pl.col("maker_account").alias("account"), pl.col("maker_order_id").alias("order_id"),
-                         "quantity_lots")  # fmt: skip
+    maker = (pl.col("maker_account").alias("account"), pl.col("maker_order_id").alias("order_id"))
+    made = filled.select("time_ns", *maker, "quantity_lots")
     less = pl.concat([taken, made, cancelled.select(columns)]).join(
         accepted.select("order", "account", "order_id"), on=["account", "order_id"], how="inner"
     )
