@@ -119,6 +119,8 @@ class Scenario(Config):
         table, _, field = key.partition(".")
         group = self.participants.get(table)
         if group is not None:
+            if field == "leverage" and len(group.leverage) == 1:
+                return group.leverage[0]  # as a file says it
             return group.params[field] if field in group.params else getattr(group, field)
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found

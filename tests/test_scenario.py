@@ -349,4 +349,5 @@ def test_a_setting_s_value_is_found_by_its_path():
     scenario = load_scenario("exit-door", settings={"crowd.shares": "7"})
     assert scenario.value_of("crowd.shares") == 7 and scenario.value_of("signal.bps") == -50
     assert scenario.value_of("crowd.horizon_s") == 1.5 and scenario.value_of("duration_s") == 10
+    assert scenario.value_of("crowd.leverage") == 0
     assert load_scenario("exit-door", "off").value_of("breaker.halt_ms") is None
