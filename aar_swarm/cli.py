@@ -121,8 +121,10 @@ def run_command(
 def compare(
     scenario: Scenario,
     vary: Annotated[
-        str, typer.Option(metavar="KEY=A,B,…", help="The setting to vary: breaker, agents, or as in --set.")
+        list[str],
+        typer.Option(metavar="KEY=A,B,…", help="A setting to vary: breaker, agents, or as in --set. Several: a grid."),
     ],
+    repeats: Annotated[int, typer.Option(help="Runs of each combination; repeat r has seed + r - 1.")] = 1,
     agents: Agents = None,
     breaker: Breaker = "default",
     size: Size = "default",
@@ -134,20 +136,18 @@ def compare(
     speed: Speed = 1.0,
     alongside: Alongside = False,
     as_json: AsJson = False,
-) -> None:
-    """Run a scenario once for each value of one setting, one after the other; one table, one report side by side."""
+) -> int:
+    """Run a scenario for each combination of values, one run after the other; one table, one report side by side."""
     from aar_swarm.comparison import compare as compare_runs
+    from aar_swarm.comparison import parse_vary
     from aar_swarm.display import Display
-    from aar_swarm.report.table import summary_table
+    from aar_swarm.report.comparison_table import comparison_tables
 
-    key, equals, values = vary.partition("=")
-    if not equals or not all(values.split(",")):
-        raise ConfigurationError(f"--vary {vary!r}: write it as key=a,b,…")
     with Display() as display:
         found = compare_runs(
             scenario,
-            key,
-            values.split(","),
+            parse_vary(vary),
+            repeats,
             agents=agents,
             breaker=breaker,
             size=size,
@@ -161,11 +161,12 @@ def compare(
             progress=display,
         )
     if as_json:
-        summaries = [{**run.summary, "directory": str(run.directory)} for run in found.runs]
-        print(json.dumps({"vary": key, "values": found.values, "runs": summaries, "report": str(found.report)}))
+        print(json.dumps(found.as_dict()))
     else:
-        _out.print(summary_table([f"{key} {value}" for value in found.values], [run.summary for run in found.runs]))
-        _out.print(f"Runs: {found.report.parent}\nReport: {found.report}", soft_wrap=True)
+        for part in comparison_tables(found.vary, found.settings):
+            _out.print(part, soft_wrap=isinstance(part, str), markup=False)
+        _out.print(f"Runs: {found.directory}\nReport: {found.report or 'none: no run finished'}", soft_wrap=True)
+    return 1 if found.failures else 0
 
 
 @app.command("replay")

@@ -119,6 +119,8 @@ class Scenario(Config):
         table, _, field = key.partition(".")
         group = self.participants.get(table)
         if group is not None:
+            if field == "leverage" and len(group.leverage) == 1:
+                return group.leverage[0]  # as a file says it
             return group.params[field] if field in group.params else getattr(group, field)
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found
@@ -325,13 +327,7 @@ def _validate(raw: dict[str, Any]) -> Scenario:
         with _told(f"{name}."):
             params = strategy_class(group.strategy).Params.model_validate(group.params)
         groups[name] = group.model_copy(update={"params": params.model_dump()})
-    scenario = scenario.model_copy(update={"participants": groups})
-    for key in scenario.dials:
-        try:
-            scenario.value_of(key)
-        except AttributeError:
-            raise ConfigurationError(f"[dials] names {key}, which is no setting of scenario {scenario.name}") from None
-    return scenario
+    return scenario.model_copy(update={"participants": groups})
 
 
 @contextmanager

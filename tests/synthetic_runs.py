@@ -1,9 +1,10 @@
-"""Made-up runs for the report's tests, and for a look at the page: `python -m tests.synthetic_runs /tmp/demo.html`.
+"""Made-up runs for the report's tests, and for a look at the pages: `python -m tests.synthetic_runs /tmp/demo`.
 
 Owns two pictures of one imagined exit: 1,000 agents sell 20 lots each after four calm seconds, without a breaker and
 with one. The numbers are drawn, not measured; they are only shaped like a run's. Must not be used as a result.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from aar_swarm.comparison import Comparison, Trial, combinations, write
 from aar_swarm.report.page import Picture, write_report
+from aar_swarm.report.pictures import write_run_report
+from aar_swarm.results import Run
+from exchange.types import EventKind
 
 SESSION_MS, SIGNAL_MS, AGENTS, LOTS_EACH = 10_000, 4_000.37, 1_000, 20
 TRIP_MS = 4_036.81
@@ -119,7 +124,114 @@ def _losses(crowd: float, sold: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
+_OPENED_NS = 5_000_000_000
+
+
+def write_run(directory: Path, *, fall: float = 1.0, halted: bool = False, seed: int = 7, crisis: bool = False) -> Run:
+    """A run directory with the files that a report reads. fall: how many times as far the price falls as in `picture`;
+    crisis: with liquidations, loans, a stablecoin and losers by leverage and speed."""
+    rng = np.random.default_rng([seed, int(100 * fall)])
+    fall *= 1.0 + rng.normal(0, 0.04)
+    made = picture(halted=halted, seed=seed)
+    deepen = lambda name: (10_000 - fall * (10_000 - pl.col(name))).round().cast(pl.Int64).clip(1)  # noqa: E731
+    ns = (pl.col("time_ms") * 1e6).round().cast(pl.Int64) + _OPENED_NS
+    trades = made.trades.select(
+        pl.int_range(1, pl.len() + 1).alias("sequence"), ns.alias("time_ns"), pl.lit(0).alias("instrument"),
+        deepen("price_ticks").alias("price_ticks"), "quantity_lots",
+    )  # fmt: skip
+    book = made.book.select(
+        pl.int_range(1, pl.len() + 1).alias("sequence"), ns.alias("time_ns"),
+        deepen("bid_ticks").fill_null(0).alias("bid_ticks"),
+        pl.col("bid_ticks").is_not_null().cast(pl.Int64).alias("bid_lots"), deepen("ask_ticks").alias("ask_ticks"),
+        pl.lit(5).alias("ask_lots"), "bid_depth_lots", "ask_depth_lots",
+    )  # fmt: skip
+    moments = [(EventKind.SESSION_OPENED, 0.0), (EventKind.SIGNAL_PUBLISHED, SIGNAL_MS)]
+    moments += [(EventKind.ORDER_FILLED, t) for t in made.trades["time_ms"]]
+    started = np.sort(SIGNAL_MS + 10 + rng.gamma(2, 20, int(60 * fall))) if crisis else np.empty(0)
+    repaid = np.sort(SIGNAL_MS + 40 + rng.gamma(2, 25, int(25 * fall))) if crisis else np.empty(0)
+    moments += [(EventKind.LIQUIDATION_STARTED, t) for t in started] + [(EventKind.LOAN_LIQUIDATED, t) for t in repaid]
+    moments += [(EventKind.SESSION_CLOSED, float(SESSION_MS))]
+    events = pl.DataFrame(
+        {"kind": [int(kind) for kind, _ in moments], "time_ns": [round(t * 1e6) + _OPENED_NS for _, t in moments]}
+    ).with_columns(pl.lit(1 << 40).alias("sequence"))
+    summary = dict(made.summary) | {"breaker": "default" if halted else "off"}
+    low = int(trades.filter(pl.col("time_ns") >= SIGNAL_MS * 1e6 + _OPENED_NS)["price_ticks"].to_numpy().min())
+    crowd = float(made.losses["loss"][0]) * fall
+    losses = made.losses.with_columns(pl.col("loss", "loss_per_agent", "worst_loss") * fall, losers_loss=pl.lit(0.0))
+    summary |= {
+        "drawdown_bps": float(10_000 - low), "loss_crowd": crowd, "aar_ratio": summary["aar_ratio"] * fall,
+        "illusion_ratio": summary["illusion_ratio"] * fall, "exhausted_ms": None if halted else 70.0 / fall,
+        "planned_lots": 20_000, "sold_lots": 7_980 if halted else 20_000, "early_price_bps": 120.0 * fall,
+        "depth_low_share": 0.002, "recovered_bps": 310.0 * fall,
+    }  # fmt: skip
+    if halted:
+        summary["trip"] |= {"window_ns": 100_000_000, "since_signal_ms": TRIP_MS - SIGNAL_MS,
+                            "received_ns": round(TRIP_MS * 1e6) + _OPENED_NS}  # fmt: skip
+    parts = [losses.select(pl.lit("class").alias("dimension"), pl.col("participants").alias("bucket"), "agents", "loss",
+                           "loss_per_agent", pl.lit(0.9).alias("share_losing"))]  # fmt: skip
+    stablecoin = None
+    if crisis:
+        summary |= {
+            "margin_calls": 90, "liquidations": len(started), "loan_liquidations": len(repaid),
+            "liquidations_per_ms_peak": int(3 * fall) + 1, "bad_debt": 12_000.0 * max(fall - 0.8, 0.0),
+            "coin_low_share_of_par": 1 - 0.1 * fall, "scenario_measures": {"races_lost": 40 * fall, "tipping_bps": 7.0},
+        }  # fmt: skip
+        stablecoin = {"par_ticks": 1_000}
+        times = np.sort(rng.uniform(0, SESSION_MS, 2_000))
+        dip = np.where(times > SIGNAL_MS, np.exp(-(times - SIGNAL_MS) / 2_000), 0.0)
+        coin = pl.DataFrame({"time_ms": times, "price_ticks": 1_000 - 100 * fall * dip + rng.normal(0, 2, 2_000)})
+        trades = pl.concat([trades, coin.select(
+            pl.int_range(1, pl.len() + 1).alias("sequence"), ns.alias("time_ns"), pl.lit(1).alias("instrument"),
+            pl.col("price_ticks").round().cast(pl.Int64), pl.lit(3, pl.Int64).alias("quantity_lots"),
+        )], how="vertical_relaxed")  # fmt: skip
+        for dimension, buckets in (
+            ("leverage", ("0", "1–2", "3–5", "5–10")),
+            ("speed", ("first quarter", "second quarter", "third quarter", "last quarter")),
+        ):
+            lost = np.array([-300.0, 900.0, 2_100.0, 4_000.0]) * fall
+            parts.append(pl.DataFrame({
+                "dimension": [dimension] * 4, "bucket": list(buckets), "agents": [250] * 4, "loss": 250 * lost,
+                "loss_per_agent": lost, "share_losing": [0.1, 0.5, 0.8, 0.99]}))  # fmt: skip
+    manifest = {
+        "scenario": {"title": "Exit door (synthetic data)", "stablecoin": stablecoin, "participants": {},
+                     "instrument": {"tick_size": 0.01, "price_levels": 1 << 15, "opening_ticks": 10_000}},
+        "seed": seed, "cores": 2, "scheduling": "SCHED_FIFO 50", "versions": {"aar-swarm": "0.1.0"},
+        "started_utc": "20260101-000000",
+    }  # fmt: skip
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "summary.json").write_text(json.dumps(summary))
+    times_ns = (pl.col("time_ms") * 1_000_000 + _OPENED_NS + 5).repeat_by("orders").explode()
+    decisions = made.load.filter(pl.col("orders") > 0).select(times_ns.alias("received_ns"))
+    for name, frame in (("events", events), ("trades", trades), ("book", book), ("decisions", decisions),
+                        ("losses", losses), ("losers", pl.concat(parts))):  # fmt: skip
+        frame.write_parquet(directory / f"{name}.parquet")
+    return Run(directory)
+
+
+def comparison(directory: Path, vary: dict[str, list[str]], repeats: int, *, crisis: bool = False) -> Comparison:
+    """A comparison of made-up runs: `leverage` deepens the fall, `breaker` other than off halts it. A leverage of 13
+    fails."""
+    trials = []
+    for repeat in range(1, repeats + 1):
+        for values in combinations(vary):
+            place = directory / (",".join(f"{k}={v}" for k, v in values.items()) + f",seed={repeat}")
+            leverage = float(values.get("leverage", "5"))
+            if leverage == 13:
+                trials.append(Trial(values, repeat, repeat, place, reason="the venue did not start"))
+                continue
+            halted = values.get("breaker", "off") != "off"
+            made = write_run(place, fall=leverage / 5, halted=halted, seed=repeat, crisis=crisis)
+            trials.append(Trial(values, repeat, repeat, place, made))
+    return write(Comparison("exit-door", vary, repeats, trials, directory, directory / "report.html"))
+
+
 if __name__ == "__main__":
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "/tmp/aar-report-demo.html")
-    write_report(out, "Exit door: 1,000 agents (synthetic data)", pictures(), CONDITIONS)
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "/tmp/aar-report-demo")
+    write_report(out.with_suffix(".html"), "Exit door: 1,000 agents (synthetic data)", pictures(), CONDITIONS)
+    write_run_report(write_run(out / "run", crisis=True))
+    comparison(out / "breaker", {"breaker": ["off", "default"]}, 1)
+    comparison(out / "repeats", {"breaker": ["off", "default"]}, 5, crisis=True)
+    comparison(out / "dial", {"leverage": ["1", "2", "5", "10", "20"]}, 5, crisis=True)
+    comparison(out / "grid", {"breaker": ["off", "default"], "leverage": ["2", "5", "13"]}, 3)
     print(out)

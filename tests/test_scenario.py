@@ -335,11 +335,19 @@ def test_only_the_crowd_rehearses_unless_others_ask_to():
     assert {name for name, group in scenario.participants.items() if group.rehearse} == {"sitters", "crowd"}
 
 
-def test_dials_name_settings_that_there_are(tmp_path):
+@pytest.mark.parametrize("name", scenario_names())
+def test_the_dials_of_our_scenarios_are_settings_that_there_are(name):
+    """A user who puts a strategy of their own into a copy need not mend the list."""
+    scenario = load_scenario(name)
+    for key in scenario.dials:
+        assert scenario.value_of(key) is not None, key
+    for size in choices(name)["sizes"]:
+        load_scenario(name, size=size)
+
+
+def test_a_setting_s_value_is_found_by_its_path():
     scenario = load_scenario("exit-door", settings={"crowd.shares": "7"})
     assert scenario.value_of("crowd.shares") == 7 and scenario.value_of("signal.bps") == -50
     assert scenario.value_of("crowd.horizon_s") == 1.5 and scenario.value_of("duration_s") == 10
-    path = tmp_path / "mine.toml"
-    path.write_text(Path(EVERYTHING).read_text() + '[dials]\nsitters.lever = "how bold"\n')
-    with pytest.raises(ConfigurationError, match=r"\[dials\] names sitters.lever, which is no setting"):
-        load_scenario(str(path), "off")
+    assert scenario.value_of("crowd.leverage") == 0
+    assert load_scenario("exit-door", "off").value_of("breaker.halt_ms") is None

@@ -24,7 +24,8 @@ class FundamentalParams(Config):
     quantity_lots: Annotated[int, Field(ge=1, le=1 << 20)] = 20
     """Of one order at the margin."""
     eager_bps: Annotated[float, Field(gt=0, le=10_000)] = 300.0
-    """Mispricing beyond the margin at which its order is twice as large; it grows in proportion up to largest_orders."""
+    """Mispricing beyond the margin at which its order is twice as large; it grows in proportion up to
+    largest_orders."""
     largest_orders: Annotated[float, Field(ge=1, le=100)] = 4.0
     reach_bps: Annotated[float, Field(ge=0, le=10_000)] = 10.0
     """How far beyond the price that it saw its order may go: a large order does not sweep a thin book."""
@@ -40,12 +41,13 @@ class Fundamental(Strategy):
     """Decision rule.
 
     A buyer's value is the opening price times 1 + N(0, opinion_bps); its limit is margin_bps below. At Poisson times it
-    looks at the market. If the best ask is at or below its limit, it decides on an order of quantity_lots × (1 +
-    (limit − ask) / eager_bps), at most largest_orders times quantity_lots, and think_ms later sends it as a limit order
-    at its limit, or at reach_bps beyond the price that it saw, if that is better for it. What it does not get stays in the book until its next look. So its demand rises as the price
-    falls, and comes late. It does not react to signals of 0 bps; to others its value moves in full. In a reopening
-    auction, which is announced to everyone, it joins with probability `attention`, by its limit and the price at which
-    trading stopped. A seller is the mirror image, and sells what it has.
+    looks at the market. If the best ask is at or below its limit, it decides on an order of quantity_lots × (1 + (limit
+    − ask) / eager_bps), at most largest_orders times quantity_lots, and think_ms later sends it as a limit order at its
+    limit, or at reach_bps beyond the price that it saw, if that is better for it. What it does not get stays in the
+    book until its next look. So its demand rises as the price falls, and comes late. It does not react to signals of 0
+    bps; to others its value moves in full. In a reopening auction, which is announced to everyone, it joins with
+    probability `attention`, by its limit and the price at which trading stopped. A seller is the mirror image, and
+    sells what it has.
     """
 
     Params = FundamentalParams

@@ -44,12 +44,12 @@ class MarketMaker(Strategy):
     price it last saw. A side on which a fill would pass the inventory limit is withdrawn until the inventory is back
     below four fifths of it.
 
-    The flow that it sees is *toxic* to a side when (B − S) / (B + S + quantity_lots) exceeds toxicity_limit, with B and S
-    the lots that it bought and sold (for its asks: sold and bought), forgotten exponentially with toxicity_memory_ms. An
-    imbalance of the flow foretells little by itself (VPIN has no incremental power on its own), so only together with an
-    inventory of more than toxicity_inventory_share of the limit, in the direction in which the flow pushes it, does it
-    make the maker withdraw that side, until either no longer holds. While the market is halted it does nothing, and it
-    is back at its next look.
+    The flow that it sees is *toxic* to a side when (B − S) / (B + S + quantity_lots) exceeds toxicity_limit, with B and
+    S the lots that it bought and sold (for its asks: sold and bought), forgotten exponentially with toxicity_memory_ms.
+    An imbalance of the flow foretells little by itself (VPIN has no incremental power on its own), so only together
+    with an inventory of more than toxicity_inventory_share of the limit, in the direction in which the flow pushes it,
+    does it make the maker withdraw that side, until either no longer holds. While the market is halted it does nothing,
+    and it is back at its next look.
     """
 
     Params: ClassVar[type[Config]] = MarketMakerParams

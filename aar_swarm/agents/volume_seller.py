@@ -26,10 +26,11 @@ class VolumeSeller(Strategy):
     """Decision rule.
 
     From the first public signal on, whatever it says, until it has sold all its shares: every period_ms a market order
-    of share × (volume of the last window_ms) × (time since the order before) / window lots. The volume is the public one (TopOfBook), its own
-    trades and everyone's trades with each other included. What a market without bids could not take and fractions
-    of lots are carried over. Neither price nor time is in the rule ("an execution rate set to 9 % of the trading
-    volume calculated over the previous minute, but without regard to price or time": SEC–CFTC, 30 Sep 2010).
+    of share × (volume of the last window_ms) × (time since the order before) / window lots. The volume is the public
+    one (TopOfBook), its own trades and everyone's trades with each other included. What a market without bids could not
+    take and fractions of lots are carried over. Neither price nor time is in the rule ("an execution rate set to 9 % of
+    the trading volume calculated over the previous minute, but without regard to price or time": SEC–CFTC, 30 Sep
+    2010).
     """
 
     Params = VolumeSellerParams

@@ -156,8 +156,9 @@ def _largest_fall(fills: Array, window_ns: float) -> float:
 
 
 def _depth(session: Session) -> dict[str, Any]:
-    """depth_low_share: least bid depth within 1 % of the mid after the signal, over its mean in the five seconds (of the
-    machine's clock, or what there is) before. The record's 1 % is against that morning's, and over more than 1 %."""
+    """depth_low_share: least bid depth within 1 % of the mid after the signal, over its mean in the five seconds (of
+    the machine's clock, or what there is) before. The record's 1 % is against that morning's, and over more than 1
+    %."""
     assert session.signal_sequence is not None and session.signal_ns is not None
     tops = session.tops
     before = tops[: session.signal_sequence - 1]

@@ -247,15 +247,16 @@ def _lifetimes(events: pl.DataFrame) -> np.ndarray:
 
 
 def _order_book(events: pl.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Every accepted order (side, price), and every change of its leaves (time, order, ±lots), from the events alone."""
+    """Every accepted order (side, price), and every change of its leaves (time, order, ±lots), from the events
+    alone."""
     kind = pl.col("kind")
     accepted = events.filter(kind == int(EventKind.ORDER_ACCEPTED)).with_row_index("order")
     filled = events.filter(kind == int(EventKind.ORDER_FILLED))
     cancelled = events.filter(kind == int(EventKind.ORDER_CANCELLED))
     columns = ["time_ns", "account", "order_id", "quantity_lots"]
     taken = filled.select(columns)
-    made = filled.select("time_ns", pl.col("maker_account").alias("account"), pl.col("maker_order_id").alias("order_id"),
-                         "quantity_lots")  # fmt: skip
+    maker = (pl.col("maker_account").alias("account"), pl.col("maker_order_id").alias("order_id"))
+    made = filled.select("time_ns", *maker, "quantity_lots")
     less = pl.concat([taken, made, cancelled.select(columns)]).join(
         accepted.select("order", "account", "order_id"), on=["account", "order_id"], how="inner"
     )
@@ -269,7 +270,8 @@ def _order_book(events: pl.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def _impacts(orders: pl.DataFrame, book: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """(lots, change of the mid in the order's direction, ticks) of every aggressive order with a mid before and after."""
+    """(lots, change of the mid in the order's direction, ticks) of every aggressive order with a mid before and
+    after."""
     sequences = book["sequence"].to_numpy()
     both = ((book["bid_lots"] > 0) & (book["ask_lots"] > 0)).to_numpy()
     mids = ((book["bid_ticks"] + book["ask_ticks"]) / 2).to_numpy()

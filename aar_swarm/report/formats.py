@@ -30,6 +30,27 @@ def count(value: Any) -> str:
     return _grouped(value, 0)
 
 
+def decimal(value: float, decimals: int) -> str:
+    """1234.5, 1 -> 1,234.5."""
+    return _grouped(value, decimals)
+
+
+def share(value: Any) -> str:
+    return DASH if value is None else f"{_grouped(value * 100, 1)} %"
+
+
+def any_figure(value: Any) -> str:
+    """A figure of unknown kind: four significant digits of a fraction, separators in a count, text as it is."""
+    if isinstance(value, bool):
+        return yes_no(value)
+    if not isinstance(value, float):
+        return count(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        return str(value)
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return _grouped(value, max(0, 4 - whole))
+
+
 def identifier(value: Any) -> str:
     """A number that names something (a seed): no separators."""
     return text(value)

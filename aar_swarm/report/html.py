@@ -4,6 +4,7 @@ Owns HTML. Must not know Bokeh: a plot is a string of HTML to it. Nothing it wri
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from itertools import groupby
@@ -21,22 +22,20 @@ _POLICY = (
 )
 
 
-_PARTS = (
-    ("figures", "What happened"),
-    ("price", "Price"),
-    ("depth", "Depth"),
-    ("load", "Order flow"),
-    ("zoom", "First moments"),
-    ("losses", "Who lost what"),
-    ("conditions", "Conditions"),
-    ("glossary", "Glossary"),
-)
+@dataclass(frozen=True)
+class Section:
+    """One part of the page, with its name in the navigation; `body` is HTML, the rest text."""
+
+    name: str
+    short: str
+    heading: str
+    how_to_read: str
+    body: str
 
 
-def page(title: str, pictures: Sequence[Picture], head: str, sections: Sequence[str], notes: str, script: str) -> str:
+def page(title: str, labels: str, head: str, sections: Sequence[Section], notes: str, script: str) -> str:
     """The whole document. `head` and `script` are the plot library's, and already HTML."""
-    labels = " · ".join(p.label for p in pictures)
-    nav = "".join(f'<a href="#{name}">{text}</a>' for name, text in _PARTS)
+    nav = "".join(f'<a href="#{part.name}">{escape(part.short)}</a>' for part in sections)
     style = files("aar_swarm.report").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -45,21 +44,22 @@ def page(title: str, pictures: Sequence[Picture], head: str, sections: Sequence[
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n{head}\n</head>\n"
         f'<body>\n<header><h1>{escape(title)}</h1><p class="sub">{escape(labels)}</p>'
         f'<nav aria-label="On this page">{nav}</nav></header>\n<main>\n'
-        + "\n".join(sections)
+        + "\n".join(_section(part) for part in sections)
         + f"\n</main>\n<footer>{notes}</footer>\n{script}\n</body>\n</html>\n"
     )
 
 
-def section(name: str, heading: str, how_to_read: str, body: str) -> str:
-    """One part of the page; `how_to_read` is text, `body` HTML."""
-    intro = f'<p class="how">{escape(how_to_read)}</p>' if how_to_read else ""
-    title = f'<h2 id="h-{name}">{escape(heading)}</h2>'
-    return f'<section id="{name}" aria-labelledby="h-{name}">{title}{intro}{body}</section>'
+def _section(part: Section) -> str:
+    intro = f'<p class="how">{escape(part.how_to_read)}</p>' if part.how_to_read else ""
+    title = f'<h2 id="h-{part.name}">{escape(part.heading)}</h2>'
+    return f'<section id="{part.name}" aria-labelledby="h-{part.name}">{title}{intro}{part.body}</section>'
 
 
-def columns(cells: Sequence[str]) -> str:
-    """Cells side by side, one a run."""
-    return f'<div class="columns n{min(len(cells), 3)}">{"".join(cells)}</div>'
+def columns(cells: Sequence[str], most: int = 4) -> str:
+    """Cells side by side; more than `most` go on in the next row, in rows as even as can be."""
+    count = len(cells)
+    wide = count if count <= most else 3 if count in (5, 6, 9) else most
+    return f'<div class="columns n{wide}">{"".join(cells)}</div>'
 
 
 def plot_cell(label: str, kind: str, plots: Sequence[str], caption: str, decimated: str = "", table: str = "") -> str:

@@ -136,6 +136,15 @@ def shade_from(fig: figure, x: float) -> None:
     fig.add_layout(BoxAnnotation(left=x, fill_color=TRIP, fill_alpha=0.045, line_color=None, level="underlay"))
 
 
+def mark_level(fig: figure, y: float, text: str) -> None:
+    """A horizontal line with its name at the right end."""
+    fig.add_layout(Span(location=y, dimension="width", line_color=MUTED, line_width=1.2, line_dash="dotted"))
+    fig.add_layout(
+        Label(x=Node(target="frame", symbol="right"), y=y, x_offset=-6, y_offset=3, text=text, text_align="right",
+              text_color=MUTED, text_font=FONT, text_font_size="12px")
+    )  # fmt: skip
+
+
 def wrap(text: str, width: int = 36) -> str:
     return textwrap.fill(text, width)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bokeh import __version__ as bokeh_version
 from bokeh.embed import components
 from bokeh.model import Model
-from bokeh.models import FactorRange
+from bokeh.models import FactorRange, Range1d
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -50,31 +50,38 @@ def write_report(
 
     first_ms = views.stampede_ms
     glance = html.columns([html.card(p) for p in pictures]) + html.figures_table(pictures)
+    section = html.Section
     sections = [
-        html.section("figures", "What happened", words.HOW_FIGURES, glance),
-        html.section(
-            "price", "Price path", words.HOW_PRICE, row("Price path", ["price"], lambda p: story.price(p, views))
-        ),
-        html.section("depth", "Depth", words.HOW_DEPTH, row("Depth", ["depth"], story.depth)),
-        html.section(
-            "load", f"Order flow around {pictures[0].anchor_name}", words.HOW_LOAD,
-            row("Order flow", ["load"], lambda p: story.load(p, first_ms)),
-        ),
-        html.section(
-            "zoom", f"The first {first_ms:,} ms", words.HOW_ZOOM,
-            row("Price and order flow, enlarged", ["zoom-price", "zoom-load"], story.fall),
-        ),
-        html.section(
-            "losses", "Who lost what", words.HOW_LOSSES,
-            row("Loss by class of participants", ["loss"], lambda p: "", tables=True),
-        ),
-        html.section(
-            "conditions", "Conditions", "", html.bullets(story.cautions(pictures)) + html.definitions(conditions or {})
-        ),
-        html.section("glossary", "Glossary", "", html.glossary()),
+        section("figures", "What happened", "What happened", words.HOW_FIGURES, glance),
+        section("price", "Price", "Price path", words.HOW_PRICE,
+                row("Price path", ["price"], lambda p: story.price(p, views))),
+        section("depth", "Depth", "Depth", words.HOW_DEPTH, row("Depth", ["depth"], story.depth)),
+        section("load", "Order flow", f"Order flow around {pictures[0].anchor_name}", words.HOW_LOAD,
+                row("Order flow", ["load"], lambda p: story.load(p, first_ms))),
+        section("zoom", "First moments", f"The first {first_ms:,} ms", words.HOW_ZOOM,
+                row("Price and order flow, enlarged", ["zoom-price", "zoom-load"], story.fall)),
+        section("losses", "Who lost what", "Who lost what", words.HOW_LOSSES,
+                row("Loss by class of participants", ["loss"], lambda p: "", tables=True)),
     ]  # fmt: skip
+    if "liquidations-0" in plot_of:
+        body = row("Liquidations", ["liquidations"], story.liquidations)
+        sections.append(section("liquidations", "Liquidations", "Liquidations", words.HOW_LIQUIDATIONS, body))
+    if "coin-0" in plot_of:
+        body = row("Price of the stablecoin", ["coin"], story.coin)
+        sections.append(section("coin", "Stablecoin", "Price of the stablecoin", words.HOW_COIN, body))
+    parts = [name for name in ("losers-leverage", "losers-speed") if f"{name}-0" in plot_of]
+    if parts:
+        body = row("Loss by leverage and by speed", parts, lambda p: "")
+        heading = "Who lost, by " + " and ".join(name.removeprefix("losers-") for name in parts)
+        sections.append(section("losers", "By leverage, speed", heading, words.HOW_LOSERS, body))
+    said = html.bullets(story.cautions(pictures)) + html.definitions(conditions or {})
+    sections += [
+        section("conditions", "Conditions", "Conditions", "", said),
+        section("glossary", "Glossary", "Glossary", "", html.glossary()),
+    ]
+    labels = " · ".join(p.label for p in pictures)
     head = Resources(mode="inline", components=["bokeh"]).render()
-    path.write_text(html.page(title, pictures, head, sections, html.footer(bokeh_version), script), encoding="utf-8")
+    path.write_text(html.page(title, labels, head, sections, html.footer(bokeh_version), script), encoding="utf-8")
 
 
 def _plots(pictures: Sequence[Picture], views: Views) -> dict[str, figure]:
@@ -96,6 +103,29 @@ def _plots(pictures: Sequence[Picture], views: Views) -> dict[str, figure]:
         )
         made[f"zoom-load-{i}"] = plots.load_plot(p, zoom, zoom_load, height=270, bins=bins, window_ms=event)
         made[f"loss-{i}"] = plots.loss_plot(p, loss, classes)
+    made.update(_crisis_plots(pictures, session))
+    return made
+
+
+def _crisis_plots(pictures: Sequence[Picture], session: Range1d) -> dict[str, figure]:
+    """What only some runs have: liquidations, a stablecoin, losses by leverage and speed."""
+    made: dict[str, figure] = {}
+    if any(p.liquidations.height for p in pictures):
+        most = max(float(p.liquidations[name].max() or 0) for p in pictures for name in ("margin", "loans"))  # type: ignore[arg-type]
+        counts = shared_range((0.0, 1.3 * max(most, 1.0)))
+        made.update({f"liquidations-{i}": plots.liquidations_plot(p, session, counts) for i, p in enumerate(pictures)})
+    if any(p.coin.height for p in pictures):
+        prices = [price * p.tick_size for p in pictures for price in p.coin["price_ticks"]]
+        margin = 0.15 * ((max(prices) - min(prices)) or 0.01)
+        ends = shared_range((min(prices) - margin, max(prices) + 2 * margin))
+        made.update({f"coin-{i}": plots.coin_plot(p, session, ends) for i, p in enumerate(pictures)})
+    for dimension in ("leverage", "speed"):
+        tables = [p.losers.filter(dimension=dimension) for p in pictures]
+        buckets = list(dict.fromkeys(bucket for table in tables for bucket in table["bucket"]))
+        if len(buckets) < 2:
+            continue
+        for i, (p, table) in enumerate(zip(pictures, tables, strict=True)):
+            made[f"losers-{dimension}-{i}"] = plots.losers_plot(p, table, buckets, dimension)
     return made
 
 

@@ -3,10 +3,17 @@
 Owns the record and the few facts that every plot reads off it. Must not draw, and must not compute what `summary` says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+
+LIQUIDATIONS = {"time_ms": pl.Int64, "margin": pl.Int64, "loans": pl.Int64}
+COIN = {"time_ms": pl.Float64, "price_ticks": pl.Int64, "quantity_lots": pl.Int64}
+LOSERS = {
+    "dimension": pl.String, "bucket": pl.String, "agents": pl.Int64, "loss": pl.Float64, "loss_per_agent": pl.Float64,
+    "share_losing": pl.Float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,13 @@ class Picture:
     losses: pl.DataFrame
     """participants str, agents i64, loss and loss_per_agent f64 (positive = lost), sold_lots and bought_lots i64,
     worst_loss f64."""
+    losers: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LOSERS))
+    """One row a bucket of a dimension (class, leverage, speed); loss is net of all its agents, positive = lost."""
+    liquidations: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LIQUIDATIONS))
+    """Liquidations of margin accounts begun and of loans carried out, in bins of 1 ms, those with anything in them."""
+    coin: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COIN))
+    """Trades of the stablecoin; empty without one."""
+    coin_par_ticks: int | None = None
 
     @property
     def anchor_ms(self) -> float:

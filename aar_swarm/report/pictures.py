@@ -1,18 +1,21 @@
 """From run directories to the pictures of a report. Draws nothing and measures nothing: it reads tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from aar_swarm.analysis.compared import Setting
 from aar_swarm.analysis.measures import RECORDING
+from aar_swarm.report.comparison_page import Shown, address_of, write_comparison_page
 from aar_swarm.report.page import write_report
-from aar_swarm.report.picture import Picture
+from aar_swarm.report.picture import LOSERS, Picture
 from aar_swarm.results import Run
 from exchange.clock import MS
 from exchange.types import EventKind
 
+_LOSERS = "losers.parquet"
 _UNITS = {"SELL_VOLUME": "lots", "PRICE_MOVE": "bps"}
 
 
@@ -36,7 +39,9 @@ def picture(run: Run, label: str | None = None) -> Picture:
         "bid_depth_lots",
         "ask_depth_lots",
     )
-    trip = summary["trip"]
+    trip = summary.get("trip")
+    trades = run.trades.select(ms, "price_ticks", "quantity_lots", _instrument(run.trades))
+    coin = run.manifest["scenario"].get("stablecoin") or {}
     return Picture(
         label=label or f"breaker {summary['breaker']}",
         summary=summary,
@@ -44,10 +49,46 @@ def picture(run: Run, label: str | None = None) -> Picture:
         signal_ms=(signal[0] - opened_ns) / MS if len(signal) else None,
         trip_ms=(trip["received_ns"] - opened_ns) / MS if trip else None,
         trip_text=_trip_text(trip) if trip else None,
-        trades=run.trades.select(ms, "price_ticks", "quantity_lots"),
+        trades=trades.filter(pl.col("instrument") == 0).drop("instrument"),
         book=book,
         load=_load(events, run.decisions, opened_ns),
         losses=run.losses.drop("losers_loss"),
+        losers=_losers(run),
+        liquidations=_liquidations(events, opened_ns),
+        coin=trades.filter(pl.col("instrument") == 1).drop("instrument"),
+        coin_par_ticks=coin.get("par_ticks"),
+    )
+
+
+def _instrument(frame: pl.DataFrame) -> pl.Expr:
+    """The instrument of each row: 0 in the tables of runs that knew one only."""
+    return pl.col("instrument") if "instrument" in frame.columns else pl.lit(0).alias("instrument")
+
+
+def _losers(run: Run) -> pl.DataFrame:
+    """losers.parquet, or, of an older run, the losses by class."""
+    path = run.directory / _LOSERS
+    if path.is_file():
+        return pl.read_parquet(path).select(*LOSERS)
+    return run.losses.select(
+        pl.lit("class").alias("dimension"), pl.col("participants").alias("bucket"), "agents", "loss", "loss_per_agent",
+        pl.lit(None, pl.Float64).alias("share_losing"),
+    )  # fmt: skip
+
+
+def _liquidations(events: pl.DataFrame, opened_ns: int) -> pl.DataFrame:
+    """Of margin accounts, when they begin; of loans, when a liquidator's message is carried out."""
+    margin, loans = int(EventKind.LIQUIDATION_STARTED), int(EventKind.LOAN_LIQUIDATED)
+    found = events.filter(pl.col("kind").is_in([margin, loans])).select(
+        ((pl.col("time_ns") - opened_ns) // MS).cast(pl.Int64).alias("time_ms"), "kind"
+    )
+    return (
+        found.group_by("time_ms")
+        .agg(
+            (pl.col("kind") == margin).sum().cast(pl.Int64).alias("margin"),
+            (pl.col("kind") == loans).sum().cast(pl.Int64).alias("loans"),
+        )
+        .sort("time_ms")
     )
 
 
@@ -111,7 +152,15 @@ def write_run_report(run: Run) -> None:
     write_report(run.report, run.manifest["scenario"]["title"], [picture(run)], conditions([run]))
 
 
-def write_comparison(path: Path, runs: Sequence[Run], labels: Sequence[str]) -> None:
-    """One page with the runs side by side."""
-    pictures = [picture(run, label) for run, label in zip(runs, labels, strict=True)]
-    write_report(path, runs[0].manifest["scenario"]["title"], pictures, conditions(runs))
+def write_comparison(path: Path, vary: Mapping[str, Sequence[str]], found: Sequence[tuple[Setting, list[Run]]]) -> None:
+    """One page with all settings side by side, each with its repeats. At least one run finished."""
+    shown = [
+        Shown(
+            setting,
+            [picture(run, setting.label) for run in runs],
+            [address_of(run.report, path) for run in runs],
+        )
+        for setting, runs in found
+    ]
+    every = [run for _, runs in found for run in runs]
+    write_comparison_page(path, every[0].manifest["scenario"]["title"], vary, shown, conditions(every))

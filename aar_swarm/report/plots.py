@@ -4,6 +4,7 @@ Owns which glyph shows which column. Ranges come from outside, so that the runs 
 away what happened: what is too much to draw goes through `decimate`, which keeps every extreme.
 """
 
+from dataclasses import replace
 from typing import Literal, cast
 
 import numpy as np
@@ -117,6 +118,58 @@ def loss_plot(picture: Picture, x_range: Range1d, y_range: FactorRange) -> figur
     look.mark_zero(fig)
     if losses.is_empty():
         look.say_empty(fig, "No losses recorded")
+    return fig
+
+
+def liquidations_plot(picture: Picture, x_range: Range1d, y_range: Range1d) -> figure:
+    """Margin accounts and loans liquidated in each millisecond, over the session."""
+    fig = look.blank_figure(250, x_range, y_range, _time_label(picture, False), "Per millisecond")
+    look.thousands(fig)
+    found = picture.liquidations
+    for column, colour, name in (("margin", look.LOST, "Margin accounts"), ("loans", look.GAINED, "Loans")):
+        some = found.filter(pl.col(column) > 0)
+        if some.is_empty():
+            continue
+        source = ColumnDataSource({"t": _float(some, "time_ms"), "count": _float(some, column)})
+        # Lines and not bars: a bar of a millisecond is narrower than a pixel.
+        fig.segment("t", 0, "t", "count", source=source, color=colour, line_width=1.5, legend_label=name)
+        dots = fig.scatter("t", "count", source=source, size=5, color=colour, legend_label=name)
+        look.hover_point(fig, dots, [("millisecond from", "@t{0,0} ms"), (name, "@count{0,0}")])
+    _mark_events(fig, picture, 0.0, x_range, full=False)
+    if found.is_empty():
+        look.say_empty(fig, "No liquidations")
+    look.legend_above(fig)
+    return fig
+
+
+def coin_plot(picture: Picture, x_range: Range1d, y_range: Range1d) -> figure:
+    """Trades of the stablecoin, and its par."""
+    fig = look.blank_figure(270, x_range, y_range, _time_label(picture, False), "Price of the stablecoin")
+    coin = decimate(picture.coin, ("price_ticks",), 1_500)
+    _say_drawn(fig, coin, picture.coin, "trades")
+    source = ColumnDataSource({"t": _float(coin, "time_ms"), "price": _float(coin, "price_ticks") * picture.tick_size})
+    fig.step("t", "price", source=source, mode="after", color=look.BID, line_width=1.2)
+    dots = fig.scatter("t", "price", source=source, size=4, color=look.TRADE, alpha=0.6, line_color=None)
+    look.hover_point(fig, dots, [("trade at", "@t{0,0.00} ms"), ("price", "@price{0,0.[0000]}")])
+    if picture.coin_par_ticks is not None:
+        look.mark_level(fig, picture.coin_par_ticks * picture.tick_size, "par")
+    _mark_events(fig, picture, 0.0, x_range, full=False)
+    if coin.is_empty():
+        look.say_empty(fig, "No trades of the stablecoin")
+    return fig
+
+
+def losers_plot(picture: Picture, table: pl.DataFrame, buckets: list[str], dimension: str) -> figure:
+    """Loss per agent, one bar a bucket of leverage or speed."""
+    frame = table.select(
+        pl.col("bucket").alias("participants"), "agents", pl.col("loss_per_agent").alias("loss"), "loss_per_agent",
+        pl.lit(None, pl.Float64).alias("worst_loss"),
+    )  # fmt: skip
+    found = [0.0, *(float(loss) for loss in frame["loss"].drop_nulls())]
+    span = (max(found) - min(found)) or 1.0
+    ends = Range1d(start=min(found) - (0.3 * span if min(found) < 0 else 0), end=max(found) + 0.3 * span)
+    fig = loss_plot(replace(picture, losses=frame), ends, FactorRange(factors=buckets[::-1]))
+    fig.xaxis.axis_label = f"By {dimension}: lost → (gained ←) per agent, currency"
     return fig
 
 

@@ -46,6 +46,7 @@ def look_up(summary: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+_MONEY, _OWN = "Leverage, loans and the stablecoin", "Of this scenario"
 _OUTCOME, _BREAKER, _MARKET, _LATENCY, _RUN = "Outcome", "Circuit breaker", "Market activity", "Latency", "The run"
 
 _ROWS = (
@@ -73,8 +74,30 @@ _ROWS = (
         optional=True,
     ),
     Row(_OUTCOME, "Cost that the agents planned", ("planned_cost",), formats.money, "exit-cost", optional=True),
-    Row(_OUTCOME, "Liquidations", ("liquidations",), formats.count, optional=True),
-    Row(_OUTCOME, "Bad debt", ("bad_debt",), formats.money, optional=True),
+    Row(_OUTCOME, "Price of being early", ("early_price_bps",), formats.bps, "early", optional=True),
+    Row(_OUTCOME, "Recovered from the trough", ("recovered_bps",), formats.bps, "recovered", optional=True),
+    Row(
+        _OUTCOME, "Least bid depth, of that at the signal", ("depth_low_share",), formats.share, "depth", optional=True
+    ),
+    Row(_MONEY, "Margin calls", ("margin_calls",), formats.count, "liquidation", optional=True),
+    Row(_MONEY, "Margin accounts liquidated", ("liquidations",), formats.count, "liquidation", optional=True),
+    Row(_MONEY, "Taken over by the insurance fund", ("taken_over",), formats.count, optional=True),
+    Row(_MONEY, "Deleveraged", ("deleveraged",), formats.count, optional=True),
+    Row(_MONEY, "Loans liquidated", ("loan_liquidations",), formats.count, "liquidation", optional=True),
+    Row(_MONEY, "Attempts to liquidate a loan", ("loan_liquidation_attempts",), formats.count, optional=True),
+    Row(_MONEY, "Liquidations in the fullest ms", ("liquidations_per_ms_peak",), formats.count, optional=True),
+    Row(
+        _MONEY,
+        "Value liquidated in the fullest ms",
+        ("liquidation_notional_per_ms_peak",),
+        formats.money,
+        optional=True,
+    ),
+    Row(_MONEY, "Paid by the insurance fund", ("insurance_fund_used",), formats.money, optional=True),
+    Row(_MONEY, "Bad debt", ("bad_debt",), formats.money, "bad-debt", optional=True),
+    Row(_MONEY, "Stablecoin's low, of par", ("coin_low_share_of_par",), formats.share, "coin", optional=True),
+    Row(_MONEY, "Redemptions", ("redemptions",), formats.count, optional=True),
+    Row(_MONEY, "Redemptions refused", ("redemptions_refused",), formats.count, optional=True),
     Row(_BREAKER, "Breaker", ("breaker",), formats.text, optional=True),
     Row(_BREAKER, "Market halted", ("halted",), formats.yes_no),
     Row(_BREAKER, "Tripped by", ("trip.trigger",), formats.text, "trip"),
@@ -124,11 +147,20 @@ def rows_for(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Every row for these runs: the fixed ones, and one for each further figure and latency that any of them has."""
     rows = [row for row in _ROWS if not row.optional or any(_has(row, summary) for summary in summaries)]
     before = [row for row in rows if row.group != _RUN]
-    return before + _latency_rows(summaries) + [row for row in rows if row.group == _RUN]
+    return before + _own_rows(summaries) + _latency_rows(summaries) + [row for row in rows if row.group == _RUN]
 
 
 def _has(row: Row, summary: Mapping[str, Any]) -> bool:
     return any(look_up(summary, key) is not None for key in row.keys)
+
+
+def _own_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The scenario's own measures, under the names that it gives them."""
+    found = dict.fromkeys(name for summary in summaries for name in summary.get("scenario_measures") or ())
+    return [
+        Row(_OWN, name.replace("_", " ").capitalize(), (f"scenario_measures.{name}",), formats.any_figure)
+        for name in found
+    ]
 
 
 def _latency_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -97,6 +97,29 @@ def fall(picture: Picture) -> str:
     )
 
 
+def liquidations(picture: Picture) -> str:
+    found = picture.liquidations
+    if found.is_empty():
+        return "No liquidations."
+    said = []
+    for column, name in (("margin", "margin accounts"), ("loans", "loans")):
+        if total := found[column].sum():
+            busiest = found.sort(column, descending=True, maintain_order=True).head(1)
+            said.append(
+                f"{formats.count(total)} {name}, {formats.count(busiest[column][0])} of them in the fullest "
+                f"millisecond, {_after(picture, float(busiest['time_ms'][0]))}"
+            )
+    return _sentence("; ".join(said))
+
+
+def coin(picture: Picture) -> str:
+    if picture.coin.is_empty():
+        return "No trades of the stablecoin."
+    low = picture.coin.sort("price_ticks", maintain_order=True).head(1)
+    share = f" ({low['price_ticks'][0] / picture.coin_par_ticks:.1%} of par)" if picture.coin_par_ticks else ""
+    return f"Lowest trade {_price(picture, low['price_ticks'][0])}{share}, {_after(picture, low['time_ms'][0])}."
+
+
 def cautions(pictures: Sequence[Picture]) -> list[str]:
     """What a sceptical reader should know before comparing these runs; each is a sentence."""
     said = []

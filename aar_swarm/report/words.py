@@ -33,6 +33,47 @@ HOW_LOSSES = (
     "lots sold and bought below them: who did not get out still holds, and is valued at the last middle price. Where "
     "everyone is listed, lots sold and bought add up to the same."
 )
+HOW_LIQUIDATIONS = (
+    "Liquidations in each millisecond: margin accounts that the venue began to liquidate, and loans that a "
+    "liquidator's message closed. Of several repeats the mean is drawn."
+)
+HOW_COIN = "Every trade of the stablecoin as a share of what the issuer redeems it for (par)."
+HOW_LOSERS = (
+    "What each part of the participants lost (to the right) or gained (to the left): net worth just before the signal "
+    "less net worth before the close. Leverage is value over equity at the beginning, 0 a cash account. Speed is the "
+    "order in which each one's first command after the signal arrived. Black lines are confidence intervals of the "
+    "mean, where a setting has several runs."
+)
+HOW_CURVES = (
+    "Each panel is one measure. Points are means over the runs of a setting, bars their 95 % confidence intervals, "
+    "faint dots the single runs. Below each panel it is said whether the curve of means is monotone, and if it is not, "
+    "whether the step back is within the intervals, so that it may be chance."
+)
+HOW_PANELS = (
+    "Each panel is one measure. Points are means over the runs of a setting, bars their 95 % confidence intervals, "
+    "faint dots the single runs."
+)
+HOW_PATHS = (
+    "The trades' price in every run: a faint line each, and their median in black where there are several. The dashed "
+    "line is the signal that every agent hears, the solid one the halt (the median moment of the runs that were "
+    "halted). All columns have the same scales and move together."
+)
+HOW_FIRST = "The same prices, enlarged from the signal on."
+HOW_ORDERS = "Orders and cancels that reached the venue in each millisecond; of several runs the mean."
+HOW_BID_DEPTH = (
+    "How much could be sold at once within 1 % of the middle price, in every run, with the median in black. Where it "
+    "goes to nothing, the next seller moves the price, however small the order."
+)
+HOW_COMPARED = (
+    "Means over the runs of a setting, with their 95 % confidence intervals (Student's t), and in how many of the runs "
+    "a measure applies, where that is not all of them. Measures that apply to no run are left out."
+)
+HOW_RUNS = "Each run has a report of its own, in the directory beside this page."
+COMPARED = (
+    "The runs were made one after the other, the first repeat of every setting before the second of any, so that a "
+    "machine that slowly changes changes for all alike. Intervals cover what differs from run to run (seed and race), "
+    "not what the model leaves out."
+)
 DECIMATED = "of every pixel's worth the first, last, smallest and largest, so no extreme is hidden"
 
 _AAR = """
@@ -69,6 +110,18 @@ _QUANTILES = """
 Of 100 orders, 50 took no longer than p50 and 99 no longer than p99; of 1,000, 999 no longer than p99.9. Between
 hosts, transit carries the difference of their clocks.
 """
+_EARLY = """
+Of those with a plan, ranked by the arrival of their first command after the signal: what the last quarter's exit cost
+more than the first quarter's, in basis points of the value they planned to sell. Above 0, being late was dear.
+"""
+_LIQUIDATION = """
+Of a margin account whose equity fell below its maintenance margin: the venue takes over its orders and sells what it
+holds. Of a loan whose health factor fell below 1: a liquidator repays a part and takes collateral with a bonus; many
+try, the first one gets it.
+"""
+_BAD_DEBT = """
+What was owed and nobody could pay: deficits beyond the insurance fund, and debt that no collateral is left for.
+"""
 
 GLOSSARY = tuple(
     (name, term, " ".join(meaning.split()))
@@ -82,6 +135,11 @@ GLOSSARY = tuple(
         ("exhausted", "Bids exhausted", "The bid depth is first below a tenth of what it was at the signal."),
         ("depth", "Depth within 1 % of the mid", _DEPTH),
         ("trip", "Trip", _TRIP),
+        ("recovered", "Recovered", "From the lowest trade after the signal up to the middle price before the close."),
+        ("early", "Price of being early", _EARLY),
+        ("liquidation", "Liquidation", _LIQUIDATION),
+        ("bad-debt", "Bad debt", _BAD_DEBT),
+        ("coin", "Stablecoin's low", "Its lowest trade after the signal, over what the issuer redeems it for (par)."),
         ("quantiles", "p50 / p99 / p99.9 / max", _QUANTILES),
         ("state-hash", "State hash", "A fingerprint of the market's final state; a replay must arrive at the same."),
         ("null", "–", "Does not apply to this run, or was not measured. It never stands for zero."),

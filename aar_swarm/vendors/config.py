@@ -24,7 +24,7 @@ class Vendors(Config):
     """Of the vendors' models, see vendors/model.py; 1: one model for all."""
     features_seen: Annotated[int, Field(ge=1, le=FEATURES)] = 6
     """How many of the world's fundamentals each model reads."""
-    observation_noise: Annotated[float, Field(ge=0, le=1)] = 0.02
+    observation_noise: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Standard deviation of what a vendor's feed adds to each fundamental (in standard units), anew every interval."""
     feed_interval_ms: Annotated[float, Field(ge=1, le=600_000)] = 200.0
     fault_vendor: Annotated[int, Field(ge=0, lt=MAX_VENDORS)] = 0
