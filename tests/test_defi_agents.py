@@ -294,10 +294,10 @@ class TestCoinMaker:
 
 
 class TestBorrower:
-    params = BorrowerParams(ltv_bps=7000, ltv_spread_bps=0, sold_share=0.5, kept_share=0.4)
+    params = BorrowerParams(ltv_bps=7000, ltv_spread_bps=0, sold_share=0.5, kept_share=0.4, attentive_share=1)
 
-    def borrower(self) -> Borrower:
-        made = make(Borrower, self.params, shares=20, cash=0)
+    def borrower(self, params=params) -> Borrower:
+        made = make(Borrower, params, shares=20, cash=0)
         assert isinstance(made, Borrower)
         assert requests(made.handle(OPENED, 0)) == [(CommandKind.DEPOSIT_COLLATERAL, 20, 0)]
         assert not requests(made.handle(report(EventKind.COLLATERAL_DEPOSITED, 20, 20), 0))
@@ -329,6 +329,11 @@ class TestBorrower:
         (bought,) = orders(actions)
         assert requests(actions)[0][1] == 70 - excess
         assert bought.side == Side.BUY and bought.quantity_lots == int(0.4 * 70 * 1000) // 1003
+
+    def test_who_is_not_attentive_does_not_defend_its_loan(self):
+        asleep = self.borrower(self.params.model_copy(update={"attentive_share": 0.0}))
+        asleep.handle(report(EventKind.BORROWED, 140, 140, instrument=COIN), 0)
+        assert not asleep.handle(oracle(5_000), 0)
 
     def test_a_liquidated_loan_is_smaller(self):
         borrower = self.borrower()

@@ -37,6 +37,8 @@ class BorrowerParams(Config):
     """Of the coins that it borrows it sells so many."""
     kept_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Of the proceeds, what it keeps to defend the loan; the rest is spent, elsewhere."""
+    attentive_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of borrowers who watch the oracle all the time; drawn by each for itself."""
     comfort_health: Annotated[float, Field(ge=1, le=10)] = 1.05
     target_health: Annotated[float, Field(ge=1, le=10)] = 1.15
     slippage_bps: Annotated[float, Field(ge=0, le=5000)] = 30.0
@@ -51,9 +53,9 @@ class Borrower(Strategy):
     own loan to value, N(ltv_bps, ltv_spread_bps) but never within 1 % of what the pool allows, and sells sold_share of
     them on the book, within slippage_bps of par, trying again after about retry_ms.
 
-    At each word of the oracle it computes its health factor (aar_swarm.theory). Below comfort_health it repays what
-    brings target_health back: with the coins it has, and for the rest it buys coins with what it kept, within
-    slippage_bps above par. Beyond that it cannot help itself.
+    If it is attentive, it computes its health factor (aar_swarm.theory) at each word of the oracle. Below
+    comfort_health it repays what brings target_health back: with the coins it has, and for the rest it buys coins with
+    what it kept, within slippage_bps above par. Beyond that it cannot help itself.
     """
 
     Params: ClassVar[type[Config]] = BorrowerParams
@@ -64,6 +66,7 @@ class Borrower(Strategy):
         self.p = params
         most = 0.99 * self.market.max_ltv_bps
         self.ltv = min(most, max(0.0, float(self.rng.normal(params.ltv_bps, params.ltv_spread_bps)))) / _BPS
+        self.attentive = bool(self.rng.random() < params.attentive_share)
         self.oracle: dict[int, int] = {}  # instrument → ticks
         self.to_sell = 0
         self.kept = self.cash
@@ -125,7 +128,11 @@ class Borrower(Strategy):
         return [self.sell(OrderType.IOC, limit, lots, Rule.SELL_COIN, self.market.stablecoin), self._again(now_ns)]
 
     def _defend(self) -> list[Action]:
-        if not self.debt or self.asked or not self.collateral or self.health() >= self.p.comfort_health:
+        if (
+            not (self.attentive and self.debt and self.collateral)
+            or self.asked
+            or self.health() >= self.p.comfort_health
+        ):
             return []
         bearable = self._collateral_value() * self.market.liquidation_threshold_bps / _BPS
         excess = self.debt - int(bearable / (self.p.target_health * self._coin_ticks()))
