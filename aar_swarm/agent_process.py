@@ -11,26 +11,29 @@ import zmq
 
 from aar_swarm.agents.base import (
     CLOSED,
-    FILLED,
     HALTED,
-    OPENED,
     SIGNAL,
     Action,
+    AskVendor,
     CancelOrder,
     Endowment,
     Event,
     Market,
     PlaceOrder,
+    Request,
     Strategy,
     Timer,
     Wake,
 )
 from aar_swarm.names import agent_stream, strategy_class
+from aar_swarm.rehearsal import rehearse
+from aar_swarm.vendors import process as vendor_process
+from aar_swarm.vendors.client import VendorClient
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
 from exchange.keys import ClientKeys
-from exchange.types import EventKind
+from exchange.types import NOBODY, EventKind
 
 ROW_FIELDS = [
     *BASE_FIELDS,
@@ -49,6 +52,14 @@ ROW_FIELDS = [
             "shares",  # at the end, as the agent believes
             "cash",
             "lease_expired",
+            "vendor",  # an agent's, counted from 1
+            "first_value_millis",  # what its vendor first said that the asset is worth, thousandths of a tick
+            "last_value_millis",  # the last that it said before it first stood by none
+            "withdrawal_heard_ns",
+            "valuations",  # heard by an agent, given by a vendor
+            "valuation_ns",  # sum over them: of an agent question -> answer, of a vendor the work
+            "batches",  # of a vendor: forward passes
+            "port",  # of a vendor
         )
     ),
 ]
@@ -58,12 +69,12 @@ TARGET = "aar_swarm.agent_process:main"
 _LOGON_RETRY_NS = 2 * clock.SECOND
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
-_REHEARSAL_BPS = 1000
 _NOTICES = (
     wire.subscription(EventKind.INSTRUMENT_HALTED),
     wire.subscription(EventKind.SESSION_OPENED),
     wire.subscription(EventKind.SIGNAL_PUBLISHED),
     wire.subscription(EventKind.SESSION_CLOSED),
+    wire.subscription(EventKind.PHASE_CHANGED),
     wire.subscription(wire.MessageKind.HEARTBEAT),
 )
 
@@ -71,50 +82,40 @@ _NOTICES = (
 def _strategy(kind: type[Strategy], agent_id: int, spec: dict[str, Any]) -> Strategy:
     return kind(
         Market(**spec["market"]),
-        Endowment(spec["cash"], spec["shares"]),
+        Endowment(*spec["endowment"]),
         kind.Params.model_validate(spec["params"]),
         agent_stream(spec["seed"], agent_id),
     )
 
 
-def _rehearse(twin: Strategy) -> None:
-    """Go once through what the session may ask for, with a twin that is then thrown away.
-
-    A forked process shares its parent's memory until it writes. Without this, the first decision pays for a thousand
-    page faults just when all agents decide at once (scripts/bench_rehearsal.py).
-    """
-    opening = twin.market.opening_ticks
-    tops = [
-        wire.TopOfBook(int(kind), 0, 1, 1, time_ns, 1, opening - 1, 10, opening + 1, 10, opening, 0, 1000, 1000)
-        for kind in twin.listens_to
-        for time_ns in (0, clock.SECOND)
+def _topics(kind: type[Strategy], market: Market) -> list[bytes]:
+    """What such an agent subscribes to. A notice's instrument is not among its first bytes."""
+    of_main = [
+        wire.subscription(topic, None if wire.FIELDS[topic] is wire.Notice else market.instrument)
+        for topic in kind.listens_to
     ]
-    public = [
-        wire.Notice(int(kind), 1, 0, 0, 0, value, 0, 0, 0, 0)
-        for kind, value in ((OPENED, 0), (SIGNAL, -_REHEARSAL_BPS), (SIGNAL, _REHEARSAL_BPS))
-    ]
-    events: list[Event] = [*tops, *public, Timer(0), *tops, wire.Notice(HALTED, 1, 0, 0, 0, 0, 0, 0, 0, 0)]
-    for event in events:
-        for action in twin.handle(event, 0):
-            if isinstance(action, PlaceOrder):
-                report = wire.Report(FILLED, 1, 0, 0, action.order_id, action.side, opening, 1, 0, 0, 1, 0)
-                wire.unpack(wire.pack(*report))
-                twin.handle(report, 0)
+    coin = market.stablecoin
+    of_coin = [wire.subscription(topic, coin) for topic in kind.listens_to_coin if coin != NOBODY]
+    return [*_NOTICES, *of_main, *of_coin]
 
 
 class AgentProcess:
     def __init__(self, agent_id: int, spec: dict[str, Any], row: Any) -> None:
         self.row = row
-        self.instrument = spec["market"]["instrument"]
         self.lease_ns = int(spec["lease_ns"])
         kind = strategy_class(spec["strategy"])
         if spec["rehearse"]:
-            _rehearse(_strategy(kind, agent_id, spec))
+            rehearse(_strategy(kind, agent_id, spec))
         self.strategy = _strategy(kind, agent_id, spec)
         self.context: zmq.Context[Any] = zmq.Context()
-        topics = [*_NOTICES, *(wire.subscription(topic, self.instrument) for topic in kind.listens_to)]
+        topics = _topics(kind, self.strategy.market)
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
+        self.vendor: VendorClient | None = None
+        if spec.get("vendor"):
+            row["vendor"] = spec["vendor"]["number"] + 1
+            self.vendor = VendorClient(self.context, spec["vendor"]["endpoint"])
+            self.venue.watch(self.vendor.socket)
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
@@ -139,6 +140,8 @@ class AgentProcess:
             for message in self.venue.messages():
                 self.heard_venue_ns = heard = clock.monotonic_ns()
                 self._take(message, heard)
+            if self.vendor is not None:
+                self._hear_vendor(self.vendor)
             now = clock.monotonic_ns()
             due = []
             while self.timers and self.timers[0][0] <= now:
@@ -151,6 +154,8 @@ class AgentProcess:
         self.row["shares"] = self.strategy.shares
         self.row["cash"] = self.strategy.cash
         self.row["state"] = AgentState.FINISHED
+        if self.vendor is not None:
+            self.vendor.close()
         self.venue.close()
         self.context.destroy(linger=0)
         return 0
@@ -168,11 +173,12 @@ class AgentProcess:
                 self.row["state"] = AgentState.READY
             return
         if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
+            order = self.strategy.open_orders.get(message.order_id)
             message = wire.Report(
                 int(EventKind.ORDER_REJECTED),
                 message.sequence,
                 message.time_ns,
-                self.instrument,
+                self.strategy.market.instrument if order is None else order.instrument,
                 message.order_id,
                 0,
                 0,
@@ -194,6 +200,19 @@ class AgentProcess:
         self.cause_sequence = message.sequence
         self._decide(message, heard_ns)
 
+    def _hear_vendor(self, vendor: VendorClient) -> None:
+        for valuation, asked_ns in vendor.answers():
+            heard_ns = clock.monotonic_ns()
+            self.row["valuations"] += 1
+            self.row["valuation_ns"] += heard_ns - asked_ns
+            if valuation.withdrawn and not self.row["withdrawal_heard_ns"]:
+                self.row["withdrawal_heard_ns"] = heard_ns
+            elif not self.row["withdrawal_heard_ns"]:
+                self.row["last_value_millis"] = round(valuation.value_ticks * 1000)
+                if not self.row["first_value_millis"]:
+                    self.row["first_value_millis"] = self.row["last_value_millis"]
+            self._decide(valuation, heard_ns)
+
     def _decide(self, event: Event, heard_ns: int) -> None:
         """Let the strategy decide, and send what it wants. A timer's cause is the last message that was heard."""
         actions = self.strategy.handle(event, heard_ns)
@@ -211,10 +230,14 @@ class AgentProcess:
             heapq.heappush(self.timers, (action.at_ns, self.timer_count, action.tag))
             return
         sent_ns = clock.monotonic_ns()
+        if isinstance(action, AskVendor):
+            if self.vendor is not None:
+                self.vendor.ask(sent_ns)
+            return
         if isinstance(action, PlaceOrder):
             self.venue.place(
                 action.order_id,
-                self.instrument,
+                action.instrument,
                 action.side,
                 action.order_type,
                 action.price_ticks,
@@ -227,7 +250,17 @@ class AgentProcess:
         elif isinstance(action, CancelOrder):
             self.venue.cancel(
                 action.order_id,
-                self.instrument,
+                action.instrument,
+                action.quantity_lots,
+                heard_ns,
+                sent_ns,
+                self.cause_sequence,
+                action.rule,
+            )
+        elif isinstance(action, Request):
+            self.venue.request(
+                action.kind,
+                action.target,
                 action.quantity_lots,
                 heard_ns,
                 sent_ns,
@@ -240,5 +273,7 @@ class AgentProcess:
 
 
 def main(agent_id: int, spec: dict[str, Any], row: Any) -> int:
-    """What the zygote forks into."""
+    """What the zygote forks into: an agent, or a process of a vendor."""
+    if spec.get("is_vendor"):
+        return vendor_process.main(spec, row)
     return AgentProcess(agent_id, spec, row).run()

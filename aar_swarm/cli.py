@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from aar_swarm.scenario import breaker_names, load_scenario, scenario_names
+from aar_swarm.scenario import choices, load_scenario, scenario_names
 from exchange.errors import ConfigurationError, JournalError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ _INTERRUPTED = 130
 Scenario = Annotated[str, typer.Argument(help="Name of a scenario (see `aar scenarios`), or path of your own .toml.")]
 Agents = Annotated[int | None, typer.Option(help="Number of agent processes. [default: the scenario's]")]
 Breaker = Annotated[str, typer.Option(help="Name of one of the scenario's breakers, or off.")]
+Size = Annotated[str, typer.Option(help="Name of one of the scenario's sizes, as small.")]
+Alongside = Annotated[bool, typer.Option("--alongside", help="Share the machine with a run that is under way.")]
 Seed = Annotated[int, typer.Option(help="Seed of every agent's random stream.")]
 Settings = Annotated[
     list[str] | None,
@@ -73,6 +75,7 @@ def run_command(
     scenario: Scenario,
     agents: Agents = None,
     breaker: Breaker = "default",
+    size: Size = "default",
     seed: Seed = 1,
     settings: Settings = None,
     address: Address = None,
@@ -80,6 +83,7 @@ def run_command(
     background: Background = None,
     speed: Speed = 1.0,
     port: Port = 0,
+    alongside: Alongside = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario with real agent processes, and leave a run directory."""
@@ -93,12 +97,14 @@ def run_command(
             scenario,
             agents=agents,
             breaker=breaker,
+            size=size,
             seed=seed,
             settings=_parse_settings(settings),
             address=address,
             out=out,
             background=background,
             speed=speed,
+            alongside=alongside,
             port=port,
             progress=display,
         )
@@ -121,12 +127,14 @@ def compare(
     repeats: Annotated[int, typer.Option(help="Runs of each combination; repeat r has seed + r - 1.")] = 1,
     agents: Agents = None,
     breaker: Breaker = "default",
+    size: Size = "default",
     seed: Seed = 1,
     settings: Settings = None,
     address: Address = None,
     out: Out = None,
     background: Background = None,
     speed: Speed = 1.0,
+    alongside: Alongside = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a scenario for each combination of values, one run after the other; one table, one report side by side."""
@@ -142,12 +150,14 @@ def compare(
             repeats,
             agents=agents,
             breaker=breaker,
+            size=size,
             seed=seed,
             settings=_parse_settings(settings),
             address=address,
             out=out,
             background=background,
             speed=speed,
+            alongside=alongside,
             progress=display,
         )
     if as_json:
@@ -198,11 +208,15 @@ def report(directory: Directory) -> None:
 
 @app.command()
 def scenarios() -> None:
-    """List the scenarios and their breakers."""
+    """List the scenarios: their breakers, their sizes and their dials, which `--set` and `--vary` turn."""
     for name in scenario_names():
         scenario = load_scenario(name)
         size = f"{scenario.default_agents:,} agents, {scenario.duration_s:g} s"
-        _out.print(f"{name}: {scenario.title}. {size}. Breakers: {', '.join(breaker_names(name))}.")
+        _out.print(f"{name}: {scenario.title}. {size}.", soft_wrap=True)
+        for what, names in choices(name).items():
+            _out.print(f"  {what}: {', '.join(names)}", soft_wrap=True)
+        for key, text in scenario.dials.items():
+            _out.print(f"  {key}={scenario.value_of(key)}: {text}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -138,7 +138,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
-    alongside: bool | None = None,
+    alongside: bool = False,
     **common: Any,
 ) -> Comparison:
     """Run the scenario `repeats` times for every combination of the varied values.
@@ -164,8 +164,7 @@ def compare(
         raise ConfigurationError(
             f"--out {directory}: is there already and nothing is overwritten; name a new directory"
         )
-    if alongside is not None:
-        common["alongside"] = alongside
+    common["alongside"] = alongside
     trials: list[Trial] = []
     for repeat in range(1, repeats + 1):
         for values, arguments in each:

@@ -1,6 +1,8 @@
 """Names to things: `module:Class` strings, and a random stream for each agent. The one place that makes a generator."""
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,26 @@ def strategy_class(name: str) -> type[Strategy]:
     return found
 
 
+def function_named(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises: ConfigurationError: no such module or function.
+    """
+    module_name, _, function_name = str(name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything while it is imported
+        raise ConfigurationError(f"measures {name!r}: {error}; write it as module:function") from None
+    if not callable(found):
+        raise ConfigurationError(f"measures {name!r} is not a function")
+    return found
+
+
 def agent_stream(run_seed: int, agent_id: int) -> np.random.Generator:
     """The agent's own random stream: independent of every other agent's, the same in every run of the seed."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(agent_id,))))
+
+
+def vendor_stream(run_seed: int, vendor: int, purpose: int) -> np.random.Generator:
+    """A vendor's own stream (−1: what all vendors have in common), apart from those of agents."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(vendor + 1, purpose))))

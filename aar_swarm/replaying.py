@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from aar_swarm import results
-from aar_swarm.scenario import Breaker, explain
+from aar_swarm.scenario import explain
+from aar_swarm.scenario_tables import MAIN, Breaker
 from exchange import clock, journal
 from exchange.config import EngineConfig
 from exchange.errors import ConfigurationError
@@ -79,7 +80,7 @@ def _lowest(events: np.ndarray) -> int | None:
 
 
 def _with_breaker(config: EngineConfig, settings: Mapping[str, Any]) -> EngineConfig:
-    """The configuration with changed breaker settings, named as in a scenario, of every instrument."""
+    """The configuration with changed breaker settings, named as in a scenario, of the main instrument."""
     changes = {}
     for key, value in settings.items():
         table, _, name = key.partition(".")
@@ -89,11 +90,10 @@ def _with_breaker(config: EngineConfig, settings: Mapping[str, Any]) -> EngineCo
         changes[name] = value
     if not changes:
         return config
-    instruments = []
-    for instrument in config.instruments:
-        try:
-            breaker = Breaker.model_validate({**Breaker.from_ns(instrument.breaker).model_dump(), **changes}).in_ns()
-        except ValidationError as error:
-            raise ConfigurationError(explain(error, "breaker.")) from None
-        instruments.append(instrument.model_copy(update={"breaker": breaker}))
-    return config.model_copy(update={"instruments": tuple(instruments)})
+    main = config.instruments[MAIN]
+    try:
+        breaker = Breaker.model_validate({**Breaker.from_ns(main.breaker).model_dump(), **changes}).in_ns()
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, "breaker.")) from None
+    changed = main.model_copy(update={"breaker": breaker})
+    return config.model_copy(update={"instruments": (changed, *config.instruments[1:])})

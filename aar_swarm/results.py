@@ -13,6 +13,8 @@ from exchange.errors import ConfigurationError
 MANIFEST, SUMMARY, REPORT = "manifest.json", "summary.json", "report.html"
 EVENTS, DECISIONS, LATENCY = "events.parquet", "decisions.parquet", "latency.parquet"
 TRADES, BOOK, AGENTS, LOSSES = "trades.parquet", "book.parquet", "agents.parquet", "losses.parquet"
+LOSERS, LIQUIDITY, LIQUIDATIONS = "losers.parquet", "liquidity.parquet", "liquidations.parquet"
+COIN_BOOK = "coin_book.parquet"
 NOTICES, JOURNAL, LOG = "notices.jsonl", "journal", "agents.log"
 
 
@@ -44,15 +46,25 @@ class Run:
     events = cached_property(lambda self: self._table(EVENTS))
     """Every event of the engine, a row each: the fields of exchange.types.EVENT."""
     trades = cached_property(lambda self: self._table(TRADES))
+    """Every fill, of all instruments: 0 is the main one, 1 the stablecoin if there is one."""
     decisions = cached_property(lambda self: self._table(DECISIONS))
     """Every participant's command with its rule, its cause and its times."""
     latency = cached_property(lambda self: self._table(LATENCY))
     """decision_ns, transit_ns, match_ns and venue_ns of every participant's command."""
     book = cached_property(lambda self: self._table(BOOK))
-    """The top of the book and the depth within 1 % of the mid, after every command."""
+    """The top of the main book and the depth within 1 % of the mid, after every command."""
+    coin_book = cached_property(lambda self: self._table(COIN_BOOK))
+    """The same of the stablecoin's book; only of a run with one."""
     agents = cached_property(lambda self: self._table(AGENTS))
     """One row an agent process: what it heard, planned and sent, and when."""
     losses = cached_property(lambda self: self._table(LOSSES))
+    """Who lost what, by class of participants."""
+    losers = cached_property(lambda self: self._table(LOSERS))
+    """Who lost what, by class, leverage and speed: one row a bucket."""
+    liquidity = cached_property(lambda self: self._table(LIQUIDITY))
+    """Depth within 1 % and the mid over time, at 200 moments."""
+    liquidations = cached_property(lambda self: self._table(LIQUIDATIONS))
+    """One row an event of a liquidation: of a margin account, of the insurance fund's sales, or of a loan."""
 
     def _json(self, name: str) -> dict[str, Any]:
         return read_json(self.directory / name)

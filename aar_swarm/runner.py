@@ -4,6 +4,7 @@ Owns the order of those steps and what happens when one fails. Nothing it starte
 the case that it is killed itself.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,10 +22,14 @@ from polars.exceptions import PolarsError
 from aar_swarm import lobster
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.agents.background import Background
-from aar_swarm.analysis.measures import CROWD, RECORDING
+from aar_swarm.analysis.measures import RECORDING
+from aar_swarm.endowment import opening_commands, signal_commands
+from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
 from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
-from aar_swarm.scenario import Group, Scenario, check_endowments, load_scenario
+from aar_swarm.scenario import Scenario, check_endowments, load_scenario
+from aar_swarm.scenario_tables import Group
+from aar_swarm.vendors import placement as vendors
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
@@ -40,7 +45,7 @@ LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 440.0  # longer than the keeper waits for the venue, so that it can say what was wrong
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -67,6 +72,8 @@ def run(
     speed: float = 1.0,
     port: int = 0,
     progress: Progress | None = None,
+    size: str = "default",
+    alongside: bool = False,
 ) -> Run:
     """Run a scenario with real agent processes.
 
@@ -74,13 +81,22 @@ def run(
     breaker: a name of the scenario's, or "off"; settings: path → value, as `--set`; address: of a Ray cluster (None:
     start one for this run); out: directory for the run, which must not hold anything (None: a new one under runs/);
     background: "lobster:FILE", a recorded day as the market, `speed` times as fast; port: of order entry, the next two
-    for market data and notices (0: any free ones).
+    for market data and notices (0: any free ones); size: a name of the scenario's, settings that come before yours;
+    alongside: do not wait until no other run of this user has this machine.
     Raises: ConfigurationError: what was asked for cannot be; RunFailed.
     """
-    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed)
+    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed, size)
     recording = None if background is None else background.removeprefix("lobster:")
+    progress = progress or Progress()
     directory = _new_directory(out, chosen.name)
-    return _Run(chosen, count, seed, directory, address, port, recording, progress or Progress()).perform()
+    with contextlib.ExitStack() as stack:
+        if not alongside:
+            try:
+                stack.enter_context(machine_to_itself(progress))
+            except BaseException:  # a Ctrl-C while it waits
+                shutil.rmtree(directory)
+                raise
+        return _Run(chosen, count, seed, directory, address, port, recording, progress).perform()
 
 
 def prepare(
@@ -92,12 +108,13 @@ def prepare(
     address: str | None = None,
     background: str | None = None,
     speed: float = 1.0,
+    size: str = "default",
 ) -> tuple[Scenario, int]:
     """Everything that can be found out before anything starts; returns the scenario and the number of agents.
 
     Raises: ConfigurationError.
     """
-    chosen = load_scenario(scenario, breaker, settings)
+    chosen = load_scenario(scenario, breaker, settings, size)
     if background is not None:
         chosen = _with_background(chosen, background, speed)
     elif speed != 1.0:
@@ -109,6 +126,7 @@ def prepare(
         raise ConfigurationError(f"--seed {seed}: must be from 0 to 2^63 - 1")
     chosen.counts(count)
     check_endowments(chosen, count)
+    chosen = vendors.resolved(chosen, seed)
     if address is None:
         check_machine(count)
     else:
@@ -204,12 +222,15 @@ class _Run:
         self.port = port
         self.recording = recording
         self.progress = progress
-        self.groups = [name for name, count in scenario.counts(agents).items() for _ in range(count)]
+        self.groups = [name for name, _ in scenario.members(agents)]
+        self.endowments = scenario.endowments(agents)
         self.venue: placement.Actor | None = None
         self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
         self.keys: GeneratedKeys | None = None
+        self.vendor_processes = vendors.count_processes(scenario)
+        self.asks: list[dict[str, Any] | None] = []
 
     def perform(self) -> Run:
         parent = tempfile.gettempdir()
@@ -262,7 +283,7 @@ class _Run:
         hosts = [host.call("node") for host in self.hosts]
         self._write_manifest(started, hosts)
         self._play()
-        rows, statuses = self._collect()
+        rows, vendor_rows, statuses = self._collect()
         assert self.venue is not None
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
@@ -273,6 +294,7 @@ class _Run:
         return {
             "final": final,
             "rows": rows,
+            "vendor_rows": vendor_rows,
             "start_s": start_s,
             "session_s": self.session_s,
             "memory_kb": sum(memory_kb),
@@ -292,7 +314,7 @@ class _Run:
         }
         operator = None
         if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
-            self.keys = generate(range(self.agents), [_OPERATOR])
+            self.keys = generate([*range(self.agents), *vendors.key_numbers(self.scenario, self.agents)], [_OPERATOR])
             config |= {"host": self.venue.node.address, "keys": self.keys.venue}
             operator = self.keys.operators[_OPERATOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
@@ -301,10 +323,8 @@ class _Run:
 
     def _endow(self) -> None:
         assert self.venue is not None
-        groups = self.scenario.participants
-        cash = {account: groups[name].cash for account, name in enumerate(self.groups)}
-        shares = {account: groups[name].shares for account, name in enumerate(self.groups)}
-        self.venue.call("deposit", cash, shares, timeout_s=_START_TIMEOUT_S)
+        commands = opening_commands(self.scenario, self.agents)
+        self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
     def _spec(self, agent: int) -> dict[str, Any]:
         name = self.groups[agent]
@@ -313,9 +333,9 @@ class _Run:
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
-            "cash": group.cash,
-            "shares": group.shares,
-            "rehearse": name == CROWD,  # those who decide all at once
+            "endowment": self.endowments[agent],
+            "rehearse": group.rehearse,
+            "vendor": self.asks[agent],
         }
 
     def _start_agents(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
@@ -326,25 +346,23 @@ class _Run:
         groups = self.scenario.participants.items()
         modules = sorted({group.strategy.partition(":")[0] for name, group in groups if counts[name] > 1})
         shares = placement.divide(self.agents, nodes)
-        waiting: list[list[tuple[int, dict[str, Any]]]] = []
+        ranges: list[range] = []  # of each host: which agents
         first = 0
         for node, share in zip(nodes, shares, strict=True):
             if share:
                 preload = [TARGET.partition(":")[0], *modules]
-                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), share, log))
-                waiting.append([(agent, self._spec(agent)) for agent in range(first, first + share)])
+                rows = share + self.vendor_processes
+                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
+                ranges.append(range(first, first + share))
             first += share
-        instrument = self.scenario.instrument
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": {
-                "instrument": 0,
-                "opening_ticks": instrument.opening_ticks,
-                "price_levels": instrument.price_levels,
-            },
+            "market": self.scenario.market(self.agents)._asdict(),
         }
+        self._start_vendors(common)
+        waiting = [[(agent, self._spec(agent)) for agent in agents] for agents in ranges]
         self.progress.stage(f"starting {self.agents} agent processes")
         while any(waiting):
             calls = []
@@ -367,12 +385,19 @@ class _Run:
             self._check_nobody_died()
             clock.sleep(_POLL_S)
 
+    def _start_vendors(self, common: dict[str, Any]) -> None:
+        """Those whom agents ask, before the agents."""
+        if self.vendor_processes:
+            self.progress.stage(f"starting {self.vendor_processes} vendor processes")
+        keys = None if self.keys is None else self.keys.accounts
+        self.asks = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
+
     def _statuses(self) -> list[dict[str, Any]]:
         calls = [(host, host.begin("status")) for host in self.hosts]
         return [host.end(call) for host, call in calls]
 
     def _show_ready(self) -> int:
-        ready = sum(status["ready"] for status in self._statuses())
+        ready = sum(status["ready"] for status in self._statuses()) - self.vendor_processes
         self.progress.agents(ready, self.agents)
         return int(ready)
 
@@ -419,12 +444,12 @@ class _Run:
         while True:
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             if not signalled and elapsed_s >= signal.at_s:
-                self.venue.call("request", CommandKind.PUBLISH_SIGNAL, 0, 0, signal.bps)
+                self.venue.call("request_many", signal_commands(self.scenario))
                 signalled = True
             if elapsed_s >= duration_s:
                 break
             status = self.venue.call("status")
-            alive = sum(host["alive"] for host in self._statuses())
+            alive = sum(host["alive"] for host in self._statuses()) - self.vendor_processes
             self.progress.session(elapsed_s, duration_s, status["commands"], alive)
             due = signal.at_s if not signalled else duration_s
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
@@ -432,14 +457,17 @@ class _Run:
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
 
-    def _collect(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Let the agents finish; returns their scoreboard, one row an account, and the hosts' last word."""
+    def _collect(self) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Let all finish; returns the agents' rows, one an account, the vendors', and the hosts' last word."""
         self.progress.stage("collecting")
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
         rows = np.concatenate([host.call("rows") for host in self.hosts])
-        return rows[np.argsort(rows["agent_id"])], [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
+        rows = rows[np.argsort(rows["agent_id"])]
+        is_agent = rows["agent_id"] < self.agents
+        statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
+        return rows[is_agent], rows[~is_agent], statuses
 
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""

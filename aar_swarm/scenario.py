@@ -7,79 +7,51 @@ what is allowed.
 
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from aar_swarm.names import strategy_class
+from aar_swarm.agents.base import Endowment, Market
+from aar_swarm.names import function_named, strategy_class
+from aar_swarm.population import counts
+from aar_swarm.scenario_tables import (
+    COIN,
+    MAIN,
+    MAX_AGENTS,
+    Breaker,
+    Group,
+    Instrument,
+    Lending,
+    Margin,
+    MarketData,
+    Signal,
+    Stablecoin,
+)
+from aar_swarm.vendors.config import Vendors
 from exchange.clock import MS
-from exchange.config import BreakerConfig, Config, EngineConfig, InstrumentConfig
+from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
 from exchange.loop import LoopConfig
 from exchange.types import MAX_CASH
 
-MAX_AGENTS = 100_000
 _DIRECTORY = Path(__file__).parent / "scenarios"
-_GROUP_KEYS = ("strategy", "count", "cash", "shares")
-
-
-class Signal(Config):
-    at_s: Annotated[float, Field(ge=0, le=3600)]
-    """After the session opened."""
-    bps: Annotated[int, Field(ge=-9000, le=9000)]
-
-
-class Instrument(Config):
-    opening_ticks: Annotated[int, Field(ge=1, lt=1 << 18)]
-    price_levels: Annotated[int, Field(ge=64, le=1 << 18, multiple_of=64)]
-    tick_size: Annotated[float, Field(gt=0, le=1e6)]
-    max_quantity_lots: Annotated[int, Field(ge=1, le=1 << 31)]
-
-
-class MarketData(Config):
-    interval_ms: Annotated[float, Field(ge=0.1, le=60_000)]
-    slow_interval_ms: Annotated[float, Field(ge=1, le=600_000)]
-
-
-class Breaker(Config):
-    """BreakerConfig of the exchange, with windows in ms."""
-
-    price_move_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    price_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
-    sell_volume_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
-    sell_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
-
-    @classmethod
-    def from_ns(cls, breaker: BreakerConfig) -> "Breaker":
-        return cls(
-            price_move_bps=breaker.price_move_bps,
-            price_window_ms=breaker.price_window_ns / MS,
-            sell_volume_lots=breaker.sell_volume_lots,
-            sell_window_ms=breaker.sell_window_ns / MS,
-        )
-
-    def in_ns(self) -> BreakerConfig:
-        return BreakerConfig(
-            price_move_bps=self.price_move_bps,
-            price_window_ns=round(self.price_window_ms * MS),
-            sell_volume_lots=self.sell_volume_lots,
-            sell_window_ns=round(self.sell_window_ms * MS),
-        )
-
-
-_TABLES: dict[str, type[Config]] = {"signal": Signal, "instrument": Instrument, "market_data": MarketData}
-
-
-class Group(Config):
-    """Participants of one kind; `params` are the strategy's own settings."""
-
-    strategy: str
-    count: Annotated[int, Field(ge=0, le=MAX_AGENTS)] | Literal["rest"]
-    cash: Annotated[int, Field(ge=0, le=1 << 50)]
-    shares: Annotated[int, Field(ge=0, le=1 << 31)]
-    params: dict[str, Any] = Field(default_factory=dict)
+_CROWD = "crowd"
+_TABLES: dict[str, type[Config]] = {
+    "signal": Signal,
+    "instrument": Instrument,
+    "market_data": MarketData,
+    "margin": Margin,
+    "stablecoin": Stablecoin,
+    "lending": Lending,
+    "vendors": Vendors,
+}
+_TOP_KEYS = ("duration_s", "revalue_interval_ms")
+_GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
+_FULL_BPS = 10_000
 
 
 class Scenario(Config):
@@ -87,40 +59,118 @@ class Scenario(Config):
     title: str
     duration_s: Annotated[float, Field(gt=0, le=86_400)]
     default_agents: Annotated[int, Field(ge=1, le=MAX_AGENTS)]
+    revalue_interval_ms: Annotated[float, Field(ge=1, le=86_400_000)] = 1.0
+    """How long after a command the venue looks at oracles and margin accounts."""
     signal: Signal
     instrument: Instrument
     market_data: MarketData
+    margin: Margin | None = None
+    stablecoin: Stablecoin | None = None
+    lending: Lending | None = None
+    vendors: Vendors | None = None
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
+    size: str
+    dials: dict[str, str] = Field(default_factory=dict)
+    """Settings that are worth varying, each with what it is: path → words."""
     participants: dict[str, Group]
+    measures: str | None = None
+    """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
 
     def counts(self, agents: int) -> dict[str, int]:
         """How many of each kind there are among so many agents.
 
         Raises: ConfigurationError: too few agents, or none that takes the rest.
         """
-        fixed = sum(group.count for group in self.participants.values() if group.count != "rest")
-        rest = [name for name, group in self.participants.items() if group.count == "rest"]
-        if len(rest) > 1:
-            raise ConfigurationError(f"scenario {self.name}: more than one group takes the rest ({', '.join(rest)})")
-        if fixed > agents or (not rest and fixed != agents):
-            others = ", ".join(f"{name} {group.count}" for name, group in self.participants.items() if name not in rest)
-            raise ConfigurationError(
-                f"--agents {agents}: scenario {self.name} needs {'at least ' if rest else ''}{fixed} ({others}); "
-                f"ask for more agents or lower a count, as --set {next(iter(self.participants))}.count=1"
-            )
-        return {
-            name: agents - fixed if group.count == "rest" else group.count for name, group in self.participants.items()
-        }
+        return counts(self.name, self.participants, agents)
+
+    def members(self, agents: int) -> Iterator[tuple[str, int]]:
+        """Of each account: the name of its group, and its number within it."""
+        return ((name, number) for name, count in self.counts(agents).items() for number in range(count))
+
+    def leverages(self, agents: int) -> list[float]:
+        """Of each account: the value of its shares over its equity; 0: a cash account."""
+        dealt = {name: group.leverage for name, group in self.participants.items()}
+        return [dealt[name][number % len(dealt[name])] for name, number in self.members(agents)]
+
+    def endowments(self, agents: int) -> list[Endowment]:
+        """Of each account: what it begins with. Shares on margin are financed to value / equity = leverage.
+
+        Equity is the shares and the coins (at par) less what the venue lends for them.
+        """
+        found = []
+        for (name, _), leverage in zip(self.members(agents), self.leverages(agents), strict=True):
+            group = self.participants[name]
+            value = group.shares * self.instrument.opening_ticks
+            coins = group.coins * self.stablecoin.par_ticks if self.stablecoin else 0
+            borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
+            found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
+        return found
+
+    def vendor_of(self, agents: int) -> list[int | None]:
+        """Of each account: the vendor that it asks, if any. Those who ask are dealt in the order of their numbers."""
+        asking = [strategy_class(self.participants[name].strategy).asks_vendor for name, _ in self.members(agents)]
+        dealt = iter(self.vendors.deal(sum(asking)) if self.vendors else [])
+        return [next(dealt, None) if asks else None for asks in asking]
+
+    def value_of(self, key: str) -> Any:
+        """Of a setting, by its path."""
+        table, _, field = key.partition(".")
+        group = self.participants.get(table)
+        if group is not None:
+            if field == "leverage" and len(group.leverage) == 1:
+                return group.leverage[0]  # as a file says it
+            return group.params[field] if field in group.params else getattr(group, field)
+        found = getattr(self, table)
+        return getattr(found, field) if field and found is not None else found
+
+    def market(self, agents: int) -> Market:
+        """What every participant knows before the session."""
+        endowments = self.endowments(agents)
+        facts: dict[str, Any] = {"open_interest_lots": sum(each.shares for each in endowments if each.leverage)}
+        if self.stablecoin:
+            pool_lots = self.lending.pool_lots if self.lending else 0
+            facts |= {
+                "stablecoin": COIN,
+                "par_ticks": self.stablecoin.par_ticks,
+                "coin_levels": self.stablecoin.price_levels,
+                "coin_initial_margin_bps": self.stablecoin.initial_margin_bps,
+                "coin_maintenance_margin_bps": self.stablecoin.maintenance_margin_bps,
+                "reserves": self.stablecoin.reserves,
+                "coin_supply_lots": pool_lots + sum(each.coins for each in endowments),
+            }
+        if self.lending:
+            facts |= {
+                key: getattr(self.lending, key)
+                for key in ("max_ltv_bps", "liquidation_threshold_bps", "close_factor_bps", "bonus_bps", "debt_at_par")
+            }
+        return Market(
+            instrument=MAIN,
+            opening_ticks=self.instrument.opening_ticks,
+            price_levels=self.instrument.price_levels,
+            initial_margin_bps=self.instrument.initial_margin_bps,
+            maintenance_margin_bps=self.instrument.maintenance_margin_bps,
+            **facts,
+        )
+
+    def instruments(self) -> list[Instrument | Stablecoin]:
+        return [self.instrument, *([self.stablecoin] if self.stablecoin else [])]
 
     def engine_config(self, agents: int) -> EngineConfig:
-        instrument = InstrumentConfig(
-            price_levels=self.instrument.price_levels,
-            max_quantity_lots=self.instrument.max_quantity_lots,
-            breaker=self.breaker.in_ns() if self.breaker else BreakerConfig(),
+        has_oracle = self.lending is not None
+        breaker = self.breaker.in_ns() if self.breaker else BreakerConfig()
+        instruments = [self.instrument.config(breaker, has_oracle)]
+        if self.stablecoin:
+            instruments.append(self.stablecoin.config(BreakerConfig(), has_oracle))
+        return EngineConfig(
+            instruments=tuple(instruments),
+            accounts=agents,
+            revalue_interval_ns=round(self.revalue_interval_ms * MS),
+            margin=self.margin.config() if self.margin else None,
+            lending=self.lending.config() if self.lending else None,
+            stablecoin=self.stablecoin.facility() if self.stablecoin else None,
         )
-        return EngineConfig(instruments=(instrument,), accounts=agents)
 
     def loop_config(self) -> LoopConfig:
         return LoopConfig(
@@ -133,16 +183,18 @@ def scenario_names() -> list[str]:
     return sorted(path.stem for path in _DIRECTORY.glob("*.toml"))
 
 
-def breaker_names(name: str) -> list[str]:
-    """The breakers that a scenario of this name has, and off."""
+def choices(name: str) -> dict[str, list[str]]:
+    """What a scenario of this name lets one choose from: its breakers and its sizes."""
     raw = tomllib.loads((_DIRECTORY / f"{name}.toml").read_text())
-    return [*raw["breakers"], "off"]
+    return {"breakers": [*raw.get("breakers", {}), "off"], "sizes": ["default", *raw.get("sizes", {})]}
 
 
-def load_scenario(name: str, breaker: str = "default", settings: Mapping[str, Any] | None = None) -> Scenario:
-    """Read a scenario by name (or a path to one's own .toml), choose its breaker and apply settings.
+def load_scenario(
+    name: str, breaker: str = "default", settings: Mapping[str, Any] | None = None, size: str = "default"
+) -> Scenario:
+    """Read a scenario by name (or a path to one's own .toml), choose its breaker and size, and apply settings.
 
-    Args: settings: path → value, values as text or already typed.
+    Args: settings: path → value, values as text or already typed; size: of the scenario's, applied before settings.
     Raises: ConfigurationError: one line saying what, where and what to do.
     """
     path = Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
@@ -157,15 +209,26 @@ def load_scenario(name: str, breaker: str = "default", settings: Mapping[str, An
     _check_shapes(path, raw)
     if name.endswith(".toml") and str(path.resolve().parent) not in sys.path:
         sys.path.append(str(path.resolve().parent))  # a strategy of one's own may stand beside its scenario
-    breakers = raw.pop("breakers", {})
+    breakers, sizes = raw.pop("breakers", {}), raw.pop("sizes", {})
     if breaker != "off" and breaker not in breakers:
         known = ", ".join([*sorted(breakers), "off"])
         raise ConfigurationError(f"unknown breaker {breaker!r}; scenario {name} has: {known} (--breaker NAME)")
+    if size != "default" and size not in sizes:
+        known = ", ".join(["default", *sizes])
+        raise ConfigurationError(f"unknown size {size!r}; scenario {name} has: {known} (--size NAME)")
     raw["name"] = path.stem
     raw["breaker"] = None if breaker == "off" else breakers[breaker]
     raw["breaker_name"] = breaker
-    for group in raw.get("participants", {}).values():
+    raw["size"] = size
+    for group_name, group in raw["participants"].items():
+        group.setdefault("rehearse", group_name == _CROWD)
         group["params"] = {key: group.pop(key) for key in list(group) if key not in _GROUP_KEYS}
+    raw["dials"] = dict(_flat(raw.get("dials", {})))
+    for key, value in _flat(sizes.get(size, {})):
+        if key == "agents":
+            raw["default_agents"] = value
+        elif raw["breaker"] is not None or not key.startswith("breaker."):
+            _set(raw, key, value)
     for key, value in (settings or {}).items():
         _set(raw, key, value)
     return _validate(raw)
@@ -173,8 +236,10 @@ def load_scenario(name: str, breaker: str = "default", settings: Mapping[str, An
 
 def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
     """The tables that are read before pydantic sees them. Raises: ConfigurationError."""
-    for key, inner in (("breakers", True), ("participants", True), ("signal", False), ("instrument", False)):
-        table = raw.get(key, {} if key == "breakers" else None)
+    needed = ("participants", "signal", "instrument", "market_data")
+    for key in ("breakers", "sizes", "participants", "dials", *_TABLES):
+        inner = key in ("breakers", "sizes", "participants")
+        table = raw.get(key, None if key in needed else {})
         if not isinstance(table, dict) or (inner and not all(isinstance(entry, dict) for entry in table.values())):
             what = f"[{key}.NAME] tables" if inner else f"a [{key}] table"
             raise ConfigurationError(f"{path}: it needs {what}; see those of {', '.join(scenario_names())}")
@@ -183,15 +248,26 @@ def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
             raise ConfigurationError(f'{path}: participants.{name}.strategy is missing; write it as "module:Class"')
 
 
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`crowd.shares = 7` in TOML is a table in a table: back to paths."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     """Put one setting into the raw tables, where it must have a place."""
     table, *rest = key.split(".")
-    groups = raw.get("participants", {})
+    groups = raw["participants"]
     if table in groups and len(rest) == 1:
         group = groups[table]
-        known = [*_GROUP_KEYS, *strategy_class(group["strategy"]).Params.model_fields]
-        _expect(key, rest[0], known)
+        _expect(key, rest[0], [*_GROUP_KEYS, *strategy_class(group["strategy"]).Params.model_fields])
         target = group if rest[0] in _GROUP_KEYS else group["params"]
+        if rest[0] in ("count", "weight"):  # the one takes the place of the other
+            for other in ("count", "weight", *(["at_least"] if rest[0] == "count" else [])):
+                group.pop(other, None)
         target[rest[0]] = _parse(value)
     elif table == "breaker" and len(rest) == 1:
         if raw["breaker"] is None:
@@ -200,11 +276,13 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
         raw["breaker"][rest[0]] = _parse(value)
     elif table in _TABLES and len(rest) == 1:
         _expect(key, rest[0], _TABLES[table].model_fields)
-        raw.setdefault(table, {})[rest[0]] = _parse(value)
-    elif key == "duration_s":
+        if table not in raw:
+            raise ConfigurationError(f"{key}: scenario {raw['name']} has no [{table}] table; write one into its file")
+        raw[table][rest[0]] = _parse(value)
+    elif key in _TOP_KEYS:
         raw[key] = _parse(value)
     else:
-        tables = ["duration_s", "signal.…", "instrument.…", "market_data.…", "breaker.…", *(f"{g}.…" for g in groups)]
+        tables = [*_TOP_KEYS, *(f"{name}.…" for name in (*_TABLES, "breaker", *groups))]
         raise ConfigurationError(f"unknown setting {key!r}; settings start with: {', '.join(tables)}")
 
 
@@ -224,29 +302,79 @@ def _parse(value: Any) -> Any:
 
 
 def _validate(raw: dict[str, Any]) -> Scenario:
-    try:
+    with _told(""):
         scenario = Scenario.model_validate(raw)
-        if scenario.breaker is not None:
-            scenario.breaker.in_ns()
-    except ValidationError as error:
-        raise ConfigurationError(explain(error, "")) from None
-    if scenario.breaker is not None and not scenario.breaker.in_ns().armed:
-        raise ConfigurationError("the breaker has no threshold, so it could never trip; set one, or use --breaker off")
-    if scenario.instrument.opening_ticks >= scenario.instrument.price_levels:
-        raise ConfigurationError("instrument.opening_ticks must be below instrument.price_levels")
+    with _told("breaker"):
+        if scenario.breaker is not None and not scenario.breaker.in_ns().armed:
+            raise ConfigurationError(
+                "the breaker has no threshold, so it could never trip; set one, or use --breaker off"
+            )
     if scenario.signal.at_s >= scenario.duration_s:
         raise ConfigurationError(
             f"signal.at_s {scenario.signal.at_s} is not before the end of the session (duration_s "
             f"{scenario.duration_s}); raise duration_s"
         )
-    params = {}
+    if scenario.measures is not None:
+        function_named(scenario.measures)  # a name that leads nowhere is told before anything runs
+    _check_facilities(scenario)
     for name, group in scenario.participants.items():
-        try:
-            checked = strategy_class(group.strategy).Params.model_validate(group.params)
-        except ValidationError as error:
-            raise ConfigurationError(explain(error, f"{name}.")) from None
-        params[name] = group.model_copy(update={"params": checked.model_dump()})
-    return scenario.model_copy(update={"participants": params})
+        if strategy_class(group.strategy).asks_vendor and scenario.vendors is None:
+            raise ConfigurationError(
+                f"{name}: {group.strategy} asks a vendor, but there is no [vendors] table; write one"
+            )
+    groups = {}
+    for name, group in scenario.participants.items():
+        with _told(f"{name}."):
+            params = strategy_class(group.strategy).Params.model_validate(group.params)
+        groups[name] = group.model_copy(update={"params": params.model_dump()})
+    return scenario.model_copy(update={"participants": groups})
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """pydantic's first finding in one line, with where it was. Raises: ConfigurationError."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, where)) from None
+
+
+def _check_facilities(scenario: Scenario) -> None:
+    """What only makes sense together. Raises: ConfigurationError."""
+    if scenario.lending and not scenario.stablecoin:
+        raise ConfigurationError("[lending] lends a stablecoin: it needs a [stablecoin] table")
+    if scenario.signal.instrument == COIN and not scenario.stablecoin:
+        raise ConfigurationError("signal.instrument is 1, the stablecoin: it needs a [stablecoin] table")
+    for name, traded in zip(("instrument", "stablecoin"), scenario.instruments(), strict=False):
+        if traded.opening_ticks >= traded.price_levels:
+            raise ConfigurationError(f"{name}.opening_ticks must be below {name}.price_levels")
+        for facility, suffix in (("margin", "_margin_bps"), ("lending", "oracle_")):
+            unused = [key for key in sorted(traded.model_fields_set) if suffix in key]
+            if unused and getattr(scenario, facility) is None:
+                raise ConfigurationError(f"{name}.{unused[0]} is set but there is no [{facility}] table to use it")
+        with _told(f"{name}.oracle"):
+            traded.oracle_config()
+        with _told(name):
+            traded.config(BreakerConfig(), has_oracle=False)
+    for where, build in (
+        ("stablecoin", scenario.stablecoin.facility if scenario.stablecoin else None),
+        ("lending", scenario.lending.config if scenario.lending else None),
+        ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
+    ):
+        with _told(where):
+            if build is not None:
+                build()
+    most = Fraction(_FULL_BPS, scenario.instrument.initial_margin_bps)
+    for name, group in scenario.participants.items():
+        if group.coins and not scenario.stablecoin:
+            raise ConfigurationError(f"{name}.coins is {group.coins} but there is no [stablecoin] table")
+        if any(group.leverage) and not scenario.margin:
+            raise ConfigurationError(f"{name}.leverage is set but there is no [margin] table")
+        if max(group.leverage) > most:
+            raise ConfigurationError(
+                f"{name}.leverage {max(group.leverage):g}: instrument.initial_margin_bps "
+                f"{scenario.instrument.initial_margin_bps} allows at most {float(most):g}; lower one of them"
+            )
 
 
 def explain(error: ValidationError, prefix: str) -> str:
@@ -260,11 +388,13 @@ def explain(error: ValidationError, prefix: str) -> str:
 
 
 def check_endowments(scenario: Scenario, agents: int) -> None:
-    """All cash together must stay within the engine's bound.
+    """All cash together, the venue's own too, must stay within the engine's bound.
 
     Raises: ConfigurationError.
     """
     counts = scenario.counts(agents)
     total = sum(scenario.participants[name].cash * count for name, count in counts.items())
+    total += scenario.margin.insurance_fund if scenario.margin else 0
+    total += scenario.stablecoin.reserves if scenario.stablecoin else 0
     if total > MAX_CASH:
         raise ConfigurationError(f"the participants' cash sums to {total}, more than the engine's {MAX_CASH}; lower it")

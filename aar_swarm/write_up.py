@@ -10,15 +10,18 @@ import polars as pl
 from aar_swarm import results
 from aar_swarm.analysis import tables
 from aar_swarm.analysis.agreement import lobster_agreement
-from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure
+from aar_swarm.analysis.losses import losers_table
+from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
+from aar_swarm.analysis.price import liquidity_table
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
+from aar_swarm.vendors import placement as vendors
 from cluster.scoreboard import AgentState
 from exchange import journal
 from exchange.replay import replay
 from exchange.server import TIMINGS_FILE
 from exchange.state import Array
-from exchange.types import ORDER_COMMANDS, EventKind, Reason, Trigger
+from exchange.types import DECISION_COMMANDS, EventKind, Phase, Reason, Trigger
 
 # FIX codes beside ours: SecurityTradingStatus (326), SecurityTradingEvent (1174), MassActionReason (2675).
 _FIX_HALT = {"SecurityTradingStatus": 2, "SecurityTradingEvent": 3, "MassActionReason": 11}
@@ -53,7 +56,17 @@ def write_up(
     timings = np.load(directory / results.JOURNAL / TIMINGS_FILE)
     tops = tables.trace_tops(recorded)
     latency = tables.latency_table(recorded.commands, timings)
-    session = Session(scenario, groups, recorded.commands, replayed.events, tops)
+    coin = recorded.config.stablecoin
+    session = Session(
+        scenario,
+        groups,
+        recorded.commands,
+        replayed.events,
+        tops,
+        recorded.config,
+        coin_tops=None if coin is None else tables.trace_tops(recorded, coin.instrument),
+        leverages=scenario.leverages(len(groups)),
+    )
     rows = outcome["rows"]
     measured, losses = measure(session, rows, latency, timings)
     lost = [end for end in outcome["exited"] if end[2] != 0]
@@ -73,9 +86,11 @@ def write_up(
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
+        **vendors.summarised(outcome["vendor_rows"]),
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        **own_measures(session, rows),
     }
     if recording is not None:
         summary["background"] = lobster_agreement(
@@ -91,31 +106,39 @@ def write_up(
     tables.from_records(tops).write_parquet(directory / results.BOOK)
     latency.write_parquet(directory / results.LATENCY)
     losses.write_parquet(directory / results.LOSSES)
+    losers_table(session).write_parquet(directory / results.LOSERS)
+    liquidity_table(session).write_parquet(directory / results.LIQUIDITY)
+    zero_ns = session.signal_ns or session.opened_ns or 0
+    liquidations = tables.liquidations_table(replayed.events, groups, zero_ns)
+    liquidations.write_parquet(directory / results.LIQUIDATIONS)
+    if session.coin_tops is not None:
+        tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
     tables.from_records(rows).with_columns(pl.Series("participants", groups)).write_parquet(directory / results.AGENTS)
-    _write_notices(directory / results.NOTICES, replayed.events, timings)
+    write_notices(directory / results.NOTICES, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
 
 
 def _first_of_others(commands: Array, account: int) -> int:
     """Sequence of the first participant's command that is not the account's, or one past the end."""
-    others = commands[np.isin(commands["kind"], ORDER_COMMANDS) & (commands["account"] != account)]
+    others = commands[np.isin(commands["kind"], DECISION_COMMANDS) & (commands["account"] != account)]
     return int(others["sequence"][0]) if len(others) else len(commands) + 1
 
 
-def _write_notices(path: Path, events: Array, timings: Array) -> None:
-    """What was told to everyone, one JSON object a line."""
-    public = np.isin(
-        events["kind"],
-        (
-            EventKind.INSTRUMENT_HALTED,
-            EventKind.SESSION_OPENED,
-            EventKind.SIGNAL_PUBLISHED,
-            EventKind.SESSION_CLOSED,
-        ),
-    )
+_PUBLIC = (
+    EventKind.INSTRUMENT_HALTED,
+    EventKind.SESSION_OPENED,
+    EventKind.SIGNAL_PUBLISHED,
+    EventKind.SESSION_CLOSED,
+    EventKind.PHASE_CHANGED,
+)
+
+
+def write_notices(path: Path, events: Array, timings: Array) -> None:
+    """What was told to everyone about the session, one JSON object a line. What oracles said is in events.parquet."""
+    public = events[np.isin(events["kind"], _PUBLIC)]
     with path.open("w") as file:
-        for event in events[public]:
+        for at, event in enumerate(public):
             sequence = int(event["sequence"])
             notice: dict[str, Any] = {
                 "notice": EventKind(int(event["kind"])).name,
@@ -124,6 +147,7 @@ def _write_notices(path: Path, events: Array, timings: Array) -> None:
                 "matched_ns": int(timings["matched_ns"][sequence - 1]) if sequence <= len(timings) else None,
             }
             if event["kind"] == EventKind.INSTRUMENT_HALTED:
+                until_ns = _phase_ends_ns(public[at + 1])  # the phase's change follows its halt
                 notice |= {
                     "instrument": int(event["instrument"]),
                     "trigger": Trigger(int(event["reason"])).name,
@@ -137,9 +161,18 @@ def _write_notices(path: Path, events: Array, timings: Array) -> None:
                         "quantity_lots": int(event["quantity_lots"]),
                     },
                     "answer_to_later_commands": Reason.HALTED.name,
-                    "until": "the session closes",
+                    "until": "the session closes" if until_ns is None else "the reopening auction begins",
+                    "until_ns": until_ns,
                     "fix": _FIX_HALT,
                 }
             elif event["kind"] == EventKind.SIGNAL_PUBLISHED:
                 notice |= {"instrument": int(event["instrument"]), "bps": int(event["value"])}
+            elif event["kind"] == EventKind.PHASE_CHANGED:
+                notice |= {"instrument": int(event["instrument"]), "phase": Phase(int(event["value"])).name}
+                notice["until_ns"] = _phase_ends_ns(event)
             file.write(json.dumps(notice) + "\n")
+
+
+def _phase_ends_ns(changed: np.void) -> int | None:
+    """When a timer ends the phase that a PHASE_CHANGED begins; None: none does."""
+    return int(changed["threshold"]) or None

@@ -21,9 +21,9 @@ from exchange.client import Operator
 from exchange.errors import ConfigurationError, VenueError
 from exchange.keys import ClientKeys
 from exchange.server import TIMINGS_FILE, VenueConfig
-from exchange.types import CommandKind
+from exchange.types import CommandKind, Reason
 
-_START_TIMEOUT_S = 180.0  # a fresh clone compiles the kernels first
+_START_TIMEOUT_S = 400.0  # a fresh clone compiles the kernels first, on a busy machine for minutes
 _STOP_TIMEOUT_S = 30.0
 _PREFIX = "aar-venue-"
 _ROOT = str(Path(__file__).resolve().parent.parent)
@@ -96,25 +96,21 @@ class VenueKeeper:
             raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
         return self._operator.request(wire.MessageKind.STATUS)._asdict()
 
-    def deposit(self, cash: dict[int, int], shares: dict[int, int]) -> None:
-        """Endow accounts of instrument 0: account → cash in minor units, account → lots. Zero is no deposit.
+    def request_many(self, commands: list[tuple[int, int, int, int]]) -> None:
+        """Send operator's commands, each (kind, account, instrument, amount), in this order.
 
         Raises: VenueError: the venue refused one, or is gone.
         """
-        assert self._operator is not None
-        messages = [
-            wire.control_message(CommandKind.DEPOSIT_CASH, account, 0, amount)
-            for account, amount in cash.items()
-            if amount
-        ]
-        messages += [
-            wire.control_message(CommandKind.DEPOSIT_POSITION, account, 0, amount)
-            for account, amount in shares.items()
-            if amount
-        ]
-        for answer in self._operator.request_many(messages):
+        if not self.alive() or self._operator is None:
+            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
+        answers = self._operator.request_many(wire.pack(*command) for command in commands)
+        for command, answer in zip(commands, answers, strict=True):
             if answer.reason:
-                raise VenueError(f"the venue refused a deposit with reason {answer.reason}")
+                kind, account, instrument, amount = command
+                raise VenueError(
+                    f"the venue refused {CommandKind(kind).name} of {amount} for account {account}, instrument "
+                    f"{instrument}: {Reason(answer.reason).name}"
+                )
 
     def stop(self) -> dict[str, Any]:
         """Stop the venue in order; returns its final word (hashes, counts). Raises: VenueError."""

@@ -164,6 +164,22 @@ class Participant:
         """Cancel all orders of this account, of one instrument or all, of one side or both."""
         self.orders.send(wire.pack(CommandKind.MASS_CANCEL, instrument, side, heard_ns, sent_ns, cause_sequence, rule))
 
+    def request(
+        self,
+        kind: int,
+        target: int,
+        quantity_lots: int,
+        heard_ns: int,
+        sent_ns: int,
+        cause_sequence: int = 0,
+        rule: int = 0,
+    ) -> None:
+        """Ask something of the lending pool or the stablecoin's issuer.
+
+        Args: kind: one of exchange.types.REQUEST_COMMANDS; target: the account whose loan a LIQUIDATE repays, else 0.
+        """
+        self.orders.send(wire.pack(kind, target, quantity_lots, heard_ns, sent_ns, cause_sequence, rule))
+
     def request_depth(self, instrument: int) -> None:
         """Ask for the book; the answer is a Depth among the messages."""
         self.orders.send(wire.pack(wire.MessageKind.DEPTH_REQUEST, instrument))
@@ -175,6 +191,10 @@ class Participant:
     def wait(self, timeout_ms: int) -> bool:
         """Wait until a message is there; False if none came in time."""
         return bool(self._poller.poll(timeout_ms))
+
+    def watch(self, socket: "zmq.Socket[Any]") -> None:
+        """Let `wait` end for messages on a socket of the caller's too."""
+        self._poller.register(socket, zmq.POLLIN)
 
     def messages(self) -> Iterator[Any]:
         """The messages that are there now, as named tuples of exchange.wire; public ones first."""

@@ -22,14 +22,16 @@ def main() -> int:
     parser.add_argument("--commands", type=int, default=100_000, help="at least how many, over all seeds")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; the following runs use the next ones")
     parser.add_argument("--run", type=int, default=2_000, help="commands in the run of one seed")
+    parser.add_argument("--money", action="store_true", help="venues and sessions of docs/money.md")
     options = parser.parse_args()
     done, events, seed = 0, 0, options.seed
     started = reported = time.perf_counter()
     while done < options.commands:
         count = min(options.run, options.commands - done)
         repeat = f"python scripts/fuzz.py --seed {seed} --commands {count} --run {count}"
+        repeat += " --money" if options.money else ""
         try:
-            report = compare(seed, count)
+            report = compare(seed, count, options.money)
         except BaseException:
             print(f"seed {seed} did not finish; repeat with: {repeat}", file=sys.stderr, flush=True)
             raise

@@ -12,7 +12,8 @@ from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig, Limit
 from exchange.types import MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS, EventKind, Phase, Reason, Trigger
 from tests.oracle import Oracle
 from tests.oracle_records import Command, Event
-from tests.workload import Mix, random_mix, random_session
+from tests.workload import Day, Mix, Session, random_mix, random_session
+from tests.workload_money import MoneyDay, random_money_case
 
 if TYPE_CHECKING:
     from exchange.engine import Engine
@@ -151,17 +152,24 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
     return EngineConfig(instruments=tuple(instruments), accounts=4, max_orders=1_000), mix
 
 
-def compare(seed: int, commands: int) -> Report:
+def session_of(seed: int, commands: int, money: bool) -> Session:
+    """The exchange and the session of a seed; with money, those of docs/money.md."""
+    config, mix = random_money_case(seed) if money else random_case(seed)
+    return random_session(seed, commands, config, mix, MoneyDay if money else Day)
+
+
+def compare(seed: int, commands: int, money: bool = False) -> Report:
     """Build an exchange and a session from the seed, run both, and say whether and where they differ.
 
     Args:
         seed: of the configuration and of the commands.
         commands: how many.
+        money: whether the venue's money can run out.
     """
     from exchange.engine import Engine
 
-    config, mix = random_case(seed)
-    given, expected, oracle = random_session(seed, commands, config, mix)
+    given, expected, oracle = session_of(seed, commands, money)
+    config = oracle.config
     kept = given.copy()
     engine = Engine(config)
     report = Report(seed, commands)

@@ -1,4 +1,4 @@
-"""The exchange of docs/matching.md, written to be read: the oracle that the engine is compared with.
+"""The exchange of docs/matching.md and docs/money.md, written to be read: the oracle that the engine is compared with.
 
 Best prices, the number of resting orders, the breaker's windows and the clearing price are worked out afresh each time
 they are asked for, so there is little here that can go wrong in the way the engine can. It shares the records and
@@ -19,6 +19,7 @@ from exchange.types import (
     BOTH_SIDES,
     MAX_CASH,
     MAX_QUANTITY_LOTS,
+    REQUEST_COMMANDS,
     CommandKind,
     EventKind,
     Limit,
@@ -27,7 +28,10 @@ from exchange.types import (
     Reason,
     SelfTrade,
     Side,
+    SystemAccount,
 )
+from tests.oracle_lending import Lending
+from tests.oracle_margin import Margin
 from tests.oracle_records import (
     NEVER,
     NOBODY,
@@ -61,13 +65,23 @@ class Oracle:
         self.sequence = 0
         self.starts = 0
         self.cash_deposited = 0
+        """Less what was withdrawn."""
+        self.deposited_to_deficit = 0
+        self.deposited_to_pool = [0] * len(config.instruments)
         self.came_to_rest = 0
         limits = {limit: getattr(config.limits, limit.name.lower()) for limit in Limit}
         self.instruments = [Instrument(settings) for settings in config.instruments]
-        self.accounts = [Account([Position() for _ in self.instruments], dict(limits)) for _ in range(config.accounts)]
+        self.participants = config.accounts
+        self.accounts = [
+            Account([Position() for _ in self.instruments], dict(limits))
+            for _ in range(config.accounts + config.system_accounts)
+        ]
+        """The participants', then the venue's own."""
         self.orders: list[Order] = []
         """Every order ever accepted."""
         self._events: list[Event] = []
+        self.margin = Margin(self)
+        self.lending = Lending(self)
 
     def apply(self, command: "np.void | tuple[int, ...]") -> list[tuple[int, ...]]:
         """Apply one command: a record of COMMAND, or its fields in that order. Return its events as plain tuples."""
@@ -89,7 +103,7 @@ class Oracle:
                 self._timer(c)
             case CommandKind.START:
                 self.starts += 1
-                self._emit(c, EventKind.VENUE_STARTED, account=NOBODY, value=self.starts)
+                self.emit(c, EventKind.VENUE_STARTED, account=NOBODY, value=self.starts)
             case CommandKind.DEPOSIT_CASH:
                 self._deposit_cash(c)
             case CommandKind.DEPOSIT_POSITION:
@@ -102,17 +116,37 @@ class Oracle:
                 self._close_session(c)
             case CommandKind.SET_LIMIT:
                 self._set_limit(c)
+            case CommandKind.WITHDRAW_CASH:
+                self.margin.withdraw_cash(c)
+            case CommandKind.SET_MARGIN:
+                self.margin.set_margin(c)
+            case CommandKind.PUBLISH_INDEX:
+                self._publish_index(c)
+            case CommandKind.REVALUE:
+                self.margin.revalue(c)
+            case kind if kind in REQUEST_COMMANDS:
+                self.lending.request(c)
             case _:
-                self._reject_operator(c, Reason.UNKNOWN_COMMAND)
+                self.reject_operator(c, Reason.UNKNOWN_COMMAND)
+        if c.kind != CommandKind.REVALUE:
+            self.margin.arm_after_command(c)
         return [tuple(int(value) for value in event) for event in self._events]
 
-    def _emit(self, c: Command, kind: EventKind, **fields: int) -> None:
+    def emit(self, c: Command, kind: EventKind, **fields: int) -> None:
         self._events.append(Event(c.sequence, kind, c.received_ns, **fields))
 
-    def _account_exists(self, account: int) -> bool:
+    def event_count(self) -> int:
+        """Of the command that is being applied, so far."""
+        return len(self._events)
+
+    def account_exists(self, account: int) -> bool:
+        """Whether it is a participant's."""
+        return 0 <= account < self.participants
+
+    def _may_be_given(self, account: int) -> bool:
         return 0 <= account < len(self.accounts)
 
-    def _instrument_exists(self, instrument: int) -> bool:
+    def instrument_exists(self, instrument: int) -> bool:
         return 0 <= instrument < len(self.instruments)
 
     # Phases
@@ -137,7 +171,7 @@ class Oracle:
         instrument.phase_started_ns = c.received_ns if phase == Phase.BATCH else 0
         instrument.timer_ns = c.received_ns + lasts_ns if lasts_ns else NEVER
         ends_ns = instrument.timer_ns if lasts_ns else 0
-        self._emit(c, EventKind.PHASE_CHANGED, instrument=number, account=NOBODY, value=phase, threshold=ends_ns)
+        self.emit(c, EventKind.PHASE_CHANGED, instrument=number, account=NOBODY, value=phase, threshold=ends_ns)
 
     def _begin_trading(self, c: Command, number: int) -> None:
         batches = self.instruments[number].settings.batch_interval_ns
@@ -146,11 +180,11 @@ class Oracle:
     # Orders: the checks
 
     def _place_or_replace(self, c: Command) -> None:
-        if not self._account_exists(c.account):
+        if not self.account_exists(c.account):
             self._reject_order(c, Reason.UNKNOWN_ACCOUNT)
             return
         account = self.accounts[c.account]
-        over_rate = self._charge_message(c)
+        over_rate = self.charge_message(c)
         if not 1 <= c.order_id <= MAX_ORDER_ID:
             self._reject_order(c, Reason.ORDER_ID_NOT_INCREASING)
             return
@@ -174,7 +208,7 @@ class Oracle:
         account.remembered.append(Outcome(c.order_id, c.sequence, c.quantity_lots, outcome))
         del account.remembered[: -self.config.remembered_orders]
 
-    def _charge_message(self, c: Command) -> bool:
+    def charge_message(self, c: Command) -> bool:
         """Charge one message of a known account. Return whether it is over the rate."""
         account = self.accounts[c.account]
         rate = account.limits[Limit.MESSAGES_PER_S]
@@ -188,7 +222,7 @@ class Oracle:
         return False
 
     def _reject_order(self, c: Command, reason: Reason) -> None:
-        self._emit(
+        self.emit(
             c,
             EventKind.ORDER_REJECTED,
             instrument=c.instrument,
@@ -209,7 +243,7 @@ class Oracle:
                     for order in each.resting()
                     if (order.account, order.order_id) == (c.account, c.order_id)
                 ]
-                self._emit(
+                self.emit(
                     c,
                     EventKind.ORDER_REPEATED,
                     instrument=c.instrument,
@@ -225,7 +259,7 @@ class Oracle:
 
     def _place_refusal(self, c: Command) -> Reason:
         """Checks 4 to 12: the first that fails."""
-        if not self._instrument_exists(c.instrument):
+        if not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
         if (reason := self._phase_refusal(c.instrument)) != Reason.NONE:
             return reason
@@ -248,7 +282,7 @@ class Oracle:
 
     def _replace_refusal(self, c: Command) -> Reason:
         """Checks 4 to 9 and, if the order goes to the back, those of a new order."""
-        if not self._instrument_exists(c.instrument):
+        if not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
         if (reason := self._phase_refusal(c.instrument)) != Reason.NONE:
             return reason
@@ -297,19 +331,21 @@ class Oracle:
             if instrument.notional(price_ticks, lots) > limits[Limit.NOTIONAL]:
                 return Reason.NOTIONAL_LIMIT
         if limits[Limit.POSITION_LOTS] and side == Side.BUY:
-            position_lots = account.positions[c.instrument].quantity_lots + self._buying_lots(c.account, c.instrument)
+            position_lots = account.positions[c.instrument].quantity_lots + self.buying_lots(c.account, c.instrument)
             if gone is not None:
                 position_lots -= gone.leaves_lots
             if position_lots + lots > limits[Limit.POSITION_LOTS]:
                 return Reason.POSITION_LIMIT
         if limits[Limit.OPEN_ORDERS] and self._may_rest(c) and gone is None:  # noqa: SIM102
-            if len(self._resting_of(c.account)) >= limits[Limit.OPEN_ORDERS]:
+            if len(self.resting_of(c.account)) >= limits[Limit.OPEN_ORDERS]:
                 return Reason.OPEN_ORDERS_LIMIT
         return Reason.NONE
 
     def _funds_refusal(self, c: Command, side: int, lots: int, gone: Order | None) -> Reason:
         """Check 10."""
         instrument, account = self.instruments[c.instrument], self.accounts[c.account]
+        if account.margin:
+            return self.margin.order_refusal(c, side, lots, gone.leaves_lots if gone is not None else 0)
         if side == Side.SELL:
             position = account.positions[c.instrument]
             free_lots = position.quantity_lots - position.reserved_lots
@@ -335,7 +371,7 @@ class Oracle:
     # Orders: what they do
 
     def _place(self, c: Command) -> None:
-        self._emit(
+        self.emit(
             c,
             EventKind.ORDER_ACCEPTED,
             instrument=c.instrument,
@@ -358,7 +394,7 @@ class Oracle:
         assert order is not None
         new_leaves_lots = c.quantity_lots - order.filled_lots
         if new_leaves_lots <= 0:
-            self._cancel_resting(c, order, order.leaves_lots, Reason.REPLACED)
+            self.cancel_resting(c, order, order.leaves_lots, Reason.REPLACED)
             return Reason.REPLACED
         in_place = self._stays_in_place(c, order)
         if in_place:
@@ -369,7 +405,7 @@ class Oracle:
         order.replaced_lots += order.leaves_lots - new_leaves_lots
         order.order_id, order.price_ticks, order.leaves_lots = c.order_id, c.price_ticks, new_leaves_lots
         order.expiring = False
-        self._emit(
+        self.emit(
             c,
             EventKind.ORDER_REPLACED,
             instrument=c.instrument,
@@ -441,12 +477,12 @@ class Oracle:
                 return Reason.NONE
             maker = instrument.queues[1 - taker.side][price_ticks][0]
             if maker.account == taker.account and account.self_trade == SelfTrade.CANCEL_RESTING:
-                self._cancel_resting(c, maker, maker.leaves_lots, Reason.SELF_TRADE)
+                self.cancel_resting(c, maker, maker.leaves_lots, Reason.SELF_TRADE)
                 continue
             if maker.account == taker.account and account.self_trade == SelfTrade.CANCEL_INCOMING:
                 return Reason.SELF_TRADE
             wanted_lots = quantity_lots = min(taker.leaves_lots, maker.leaves_lots)
-            if c.order_type == OrderType.MARKET and taker.side == Side.BUY:
+            if c.order_type == OrderType.MARKET and taker.side == Side.BUY and not account.margin:
                 quantity_lots = min(quantity_lots, account.free_cash // instrument.notional(price_ticks, 1))
                 if quantity_lots == 0:
                     return Reason.CASH_EXHAUSTED
@@ -454,26 +490,26 @@ class Oracle:
             if trip is None and taker.side == Side.SELL:
                 trip = sell_volume_trips(instrument, c.received_ns, quantity_lots)
             if trip is not None:
-                self._halt(c, c.instrument, trip, price_ticks, quantity_lots, taker)
+                self.halt(c, c.instrument, trip, price_ticks, quantity_lots, taker)
                 return Reason.BREAKER
             buy, sell = (taker, maker) if taker.side == Side.BUY else (maker, taker)
-            self._trade(buy, sell, price_ticks, quantity_lots)
-            self._take_from_book(maker, quantity_lots)
+            self.trade(buy, sell, price_ticks, quantity_lots)
+            self.take_from_book(maker, quantity_lots)
             taker.leaves_lots -= quantity_lots
             instrument.prices.append(PriceInForce(c.received_ns, price_ticks))
             if taker.side == Side.SELL:
                 instrument.sales.append(Sale(c.received_ns, quantity_lots))
-            self._emit_fill(c, taker, maker, price_ticks, quantity_lots)
+            self.emit_fill(c, taker, maker, price_ticks, quantity_lots)
             if quantity_lots < wanted_lots:
                 return Reason.CASH_EXHAUSTED
         return Reason.NONE
 
-    def _halt(
+    def halt(
         self, c: Command, number: int, trip: Trip, price_ticks: int, quantity_lots: int, taker: Order | None
     ) -> None:
         instrument = self.instruments[number]
         instrument.trigger = trip.trigger
-        self._emit(
+        self.emit(
             c,
             EventKind.INSTRUMENT_HALTED,
             instrument=number,
@@ -490,31 +526,38 @@ class Oracle:
         )
         self._begin_phase(c, number, Phase.HALTED, instrument.settings.breaker.halt_ns)
 
-    def _trade(self, buy: Order, sell: Order, price_ticks: int, quantity_lots: int) -> None:
+    def trade(self, buy: Order, sell: Order, price_ticks: int, quantity_lots: int) -> None:
         """Move cash and lots; whose reservations shrink, and by what, is the caller's to say."""
         instrument = self.instruments[buy.instrument]
         buyer, seller = self.accounts[buy.account], self.accounts[sell.account]
         notional = instrument.notional(price_ticks, quantity_lots)
         buyer.cash -= notional
         seller.cash += notional
-        buyer.positions[buy.instrument].quantity_lots += quantity_lots
-        seller.positions[buy.instrument].quantity_lots -= quantity_lots
+        self.margin.move(buy.account, buy.instrument, quantity_lots, notional)
+        self.margin.move(sell.account, buy.instrument, -quantity_lots, notional)
         buy.filled_lots += quantity_lots
         sell.filled_lots += quantity_lots
         instrument.last_ticks = price_ticks
         instrument.volume_lots += quantity_lots
 
-    def _take_from_book(self, order: Order, quantity_lots: int) -> None:
+    def take_from_book(self, order: Order, quantity_lots: int) -> None:
         """What of a resting order was filled or cancelled no longer rests."""
         self._reserve(order, -quantity_lots)
         order.leaves_lots -= quantity_lots
         if order.leaves_lots == 0:
             self._leave_book(order)
 
-    def _emit_fill(
-        self, c: Command, order: Order, maker: Order, price_ticks: int, quantity_lots: int, reason: Reason = Reason.NONE
+    def emit_fill(
+        self,
+        c: Command,
+        order: Order,
+        maker: Order,
+        price_ticks: int,
+        quantity_lots: int,
+        reason: Reason = Reason.NONE,
+        value: int = 0,
     ) -> None:
-        self._emit(
+        self.emit(
             c,
             EventKind.ORDER_FILLED,
             instrument=order.instrument,
@@ -528,6 +571,7 @@ class Oracle:
             maker_order_id=maker.order_id,
             maker_leaves_lots=maker.leaves_lots,
             reason=reason,
+            value=value,
         )
 
     # The book
@@ -535,12 +579,12 @@ class Oracle:
     def _resting_orders(self) -> int:
         return sum(1 for each in self.instruments for _ in each.resting())
 
-    def _resting_of(self, account: int) -> list[Order]:
+    def resting_of(self, account: int) -> list[Order]:
         """An account's resting orders, oldest first."""
         resting = [order for each in self.instruments for order in each.resting() if order.account == account]
         return sorted(resting, key=lambda order: order.came_to_rest)
 
-    def _buying_lots(self, account: int, instrument: int) -> int:
+    def buying_lots(self, account: int, instrument: int) -> int:
         bids = self.instruments[instrument].resting_of(Side.BUY)
         return sum(order.leaves_lots for order in bids if order.account == account)
 
@@ -575,13 +619,13 @@ class Oracle:
         order.leaves_lots -= quantity_lots
         self._emit_cancelled(c, order, quantity_lots, reason)
 
-    def _cancel_resting(self, c: Command, order: Order, quantity_lots: int, reason: Reason) -> None:
-        self._take_from_book(order, quantity_lots)
+    def cancel_resting(self, c: Command, order: Order, quantity_lots: int, reason: Reason) -> None:
+        self.take_from_book(order, quantity_lots)
         self._emit_cancelled(c, order, quantity_lots, reason)
 
     def _emit_cancelled(self, c: Command, order: Order, quantity_lots: int, reason: Reason) -> None:
         order.cancelled_lots += quantity_lots
-        self._emit(
+        self.emit(
             c,
             EventKind.ORDER_CANCELLED,
             instrument=order.instrument,
@@ -599,7 +643,7 @@ class Oracle:
     def _cancel_order(self, c: Command) -> None:
         reason = self._cancel_refusal(c)
         if reason != Reason.NONE:
-            self._emit(
+            self.emit(
                 c,
                 EventKind.CANCEL_REJECTED,
                 instrument=c.instrument,
@@ -612,14 +656,14 @@ class Oracle:
         order = self._find_resting(c.instrument, c.account, c.target_order_id)
         assert order is not None
         quantity_lots = min(c.quantity_lots, order.leaves_lots) or order.leaves_lots
-        self._cancel_resting(c, order, quantity_lots, Reason.BY_OWNER)
+        self.cancel_resting(c, order, quantity_lots, Reason.BY_OWNER)
 
     def _cancel_refusal(self, c: Command) -> Reason:
         """The first check that fails. Side effect: the message rate is charged."""
-        if not self._account_exists(c.account):
+        if not self.account_exists(c.account):
             return Reason.UNKNOWN_ACCOUNT
-        self._charge_message(c)
-        if not self._instrument_exists(c.instrument):
+        self.charge_message(c)
+        if not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
         if (reason := self._phase_refusal(c.instrument, cancels=True)) != Reason.NONE:
             return reason
@@ -633,25 +677,25 @@ class Oracle:
         asked = {"instrument": c.instrument, "account": c.account, "side": c.side}
         reason = self._mass_cancel_refusal(c)
         if reason != Reason.NONE:
-            self._emit(c, EventKind.CANCEL_REJECTED, **asked, reason=reason)
+            self.emit(c, EventKind.CANCEL_REJECTED, **asked, reason=reason)
             return
         matching = [
             order
-            for order in self._resting_of(c.account)
+            for order in self.resting_of(c.account)
             if c.instrument in (NOBODY, order.instrument)
             and c.side in (BOTH_SIDES, order.side)
             and self._phase_refusal(order.instrument, cancels=True) == Reason.NONE
         ]
         for order in matching:
-            self._cancel_resting(c, order, order.leaves_lots, Reason.MASS_CANCEL)
-        self._emit(c, EventKind.MASS_CANCELLED, **asked, quantity_lots=len(matching))
+            self.cancel_resting(c, order, order.leaves_lots, Reason.MASS_CANCEL)
+        self.emit(c, EventKind.MASS_CANCELLED, **asked, quantity_lots=len(matching))
 
     def _mass_cancel_refusal(self, c: Command) -> Reason:
         """The first check that fails. Side effect: the message rate is charged."""
-        if not self._account_exists(c.account):
+        if not self.account_exists(c.account):
             return Reason.UNKNOWN_ACCOUNT
-        self._charge_message(c)
-        if c.instrument != NOBODY and not self._instrument_exists(c.instrument):
+        self.charge_message(c)
+        if c.instrument != NOBODY and not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
         if c.side not in (Side.BUY, Side.SELL, BOTH_SIDES):
             return Reason.INVALID_SIDE
@@ -663,7 +707,7 @@ class Oracle:
 
     def _log_on(self, c: Command) -> None:
         flags = c.quantity_lots
-        if not self._account_exists(c.account):
+        if not self.account_exists(c.account):
             self._reject_session(c, Reason.UNKNOWN_ACCOUNT)
             return
         if not 0 <= flags <= 5:
@@ -673,32 +717,32 @@ class Oracle:
         account.logged_on = 1
         account.cancel_on_disconnect = flags % 2
         account.self_trade = flags // 2
-        self._emit(c, EventKind.LOGGED_ON, account=c.account, order_id=account.last_order_id, value=flags)
+        self.emit(c, EventKind.LOGGED_ON, account=c.account, order_id=account.last_order_id, value=flags)
 
     def _log_off(self, c: Command) -> None:
-        if not self._account_exists(c.account):
+        if not self.account_exists(c.account):
             self._reject_session(c, Reason.UNKNOWN_ACCOUNT)
             return
         account = self.accounts[c.account]
         account.logged_on = 0
-        orders = self._resting_of(c.account) if account.cancel_on_disconnect else []
+        orders = self.resting_of(c.account) if account.cancel_on_disconnect else []
         for order in orders:
-            self._cancel_resting(c, order, order.leaves_lots, Reason.DISCONNECTED)
-        self._emit(c, EventKind.LOGGED_OFF, account=c.account, quantity_lots=len(orders))
+            self.cancel_resting(c, order, order.leaves_lots, Reason.DISCONNECTED)
+        self.emit(c, EventKind.LOGGED_OFF, account=c.account, quantity_lots=len(orders))
 
     def _reject_session(self, c: Command, reason: Reason) -> None:
-        self._emit(c, EventKind.ORDER_REJECTED, account=c.account, quantity_lots=c.quantity_lots, reason=reason)
+        self.emit(c, EventKind.ORDER_REJECTED, account=c.account, quantity_lots=c.quantity_lots, reason=reason)
 
     # Timers and uncrossing
 
     def _timer(self, c: Command) -> None:
         reason = Reason.NONE
-        if not self._instrument_exists(c.instrument):
+        if not self.instrument_exists(c.instrument):
             reason = Reason.UNKNOWN_INSTRUMENT
         elif c.received_ns < self.instruments[c.instrument].timer_ns:
             reason = Reason.TIMER_NOT_DUE
         if reason != Reason.NONE:
-            self._emit(c, EventKind.ORDER_REJECTED, instrument=c.instrument, account=NOBODY, reason=reason)
+            self.emit(c, EventKind.ORDER_REJECTED, instrument=c.instrument, account=NOBODY, reason=reason)
             return
         instrument = self.instruments[c.instrument]
         instrument.timer_ns = NEVER
@@ -724,7 +768,7 @@ class Oracle:
         if clearing is not None:
             trip = price_move_trips(instrument, c.received_ns, clearing.price_ticks)
             if trip is not None:
-                self._halt(c, c.instrument, trip, clearing.price_ticks, clearing.volume_lots, taker=None)
+                self.halt(c, c.instrument, trip, clearing.price_ticks, clearing.volume_lots, taker=None)
                 self._cancel_expiring(c, instrument, Reason.BREAKER)
                 return
             self._uncross(c, instrument, clearing)
@@ -733,7 +777,7 @@ class Oracle:
 
     def _uncross(self, c: Command, instrument: Instrument, clearing: Clearing | None) -> None:
         price_ticks, volume_lots, imbalance_lots, reference_ticks = clearing or (0, 0, 0, 0)
-        self._emit(
+        self.emit(
             c,
             EventKind.AUCTION_ENDED,
             instrument=c.instrument,
@@ -747,19 +791,19 @@ class Oracle:
             bid, ask = next(instrument.resting_of(Side.BUY)), next(instrument.resting_of(Side.SELL))
             quantity_lots = min(bid.leaves_lots, ask.leaves_lots, volume_lots)
             volume_lots -= quantity_lots
-            self._trade(bid, ask, price_ticks, quantity_lots)
-            self._take_from_book(bid, quantity_lots)
-            self._take_from_book(ask, quantity_lots)
-            self._emit_fill(c, bid, ask, price_ticks, quantity_lots, Reason.AUCTION)
+            self.trade(bid, ask, price_ticks, quantity_lots)
+            self.take_from_book(bid, quantity_lots)
+            self.take_from_book(ask, quantity_lots)
+            self.emit_fill(c, bid, ask, price_ticks, quantity_lots, Reason.AUCTION)
 
     def _cancel_expiring(self, c: Command, instrument: Instrument, reason: Reason) -> None:
         for order in [order for order in instrument.resting() if order.expiring]:
-            self._cancel_resting(c, order, order.leaves_lots, reason)
+            self.cancel_resting(c, order, order.leaves_lots, reason)
 
     # The operator
 
-    def _reject_operator(self, c: Command, reason: Reason) -> None:
-        self._emit(
+    def reject_operator(self, c: Command, reason: Reason) -> None:
+        self.emit(
             c,
             EventKind.ORDER_REJECTED,
             instrument=c.instrument,
@@ -769,30 +813,36 @@ class Oracle:
         )
 
     def _deposit_cash(self, c: Command) -> None:
-        if not self._account_exists(c.account):
-            self._reject_operator(c, Reason.UNKNOWN_ACCOUNT)
+        if not self._may_be_given(c.account):
+            self.reject_operator(c, Reason.UNKNOWN_ACCOUNT)
         elif not 1 <= c.quantity_lots <= MAX_CASH or self.cash_deposited + c.quantity_lots > MAX_CASH:
-            self._reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
+            self.reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
         else:
             self.cash_deposited += c.quantity_lots
             self.accounts[c.account].cash += c.quantity_lots
-            self._emit(c, EventKind.CASH_DEPOSITED, account=c.account, quantity_lots=c.quantity_lots)
+            if c.account == self.participants + SystemAccount.DEFICIT:
+                self.deposited_to_deficit += c.quantity_lots
+            self.emit(c, EventKind.CASH_DEPOSITED, account=c.account, quantity_lots=c.quantity_lots)
 
     def _deposit_position(self, c: Command) -> None:
-        if not self._account_exists(c.account):
-            self._reject_operator(c, Reason.UNKNOWN_ACCOUNT)
+        if not self._may_be_given(c.account):
+            self.reject_operator(c, Reason.UNKNOWN_ACCOUNT)
             return
-        if not self._instrument_exists(c.instrument):
-            self._reject_operator(c, Reason.UNKNOWN_INSTRUMENT)
+        if not self.instrument_exists(c.instrument):
+            self.reject_operator(c, Reason.UNKNOWN_INSTRUMENT)
             return
         position = self.accounts[c.account].positions[c.instrument]
         amount_valid = 1 <= c.quantity_lots <= MAX_QUANTITY_LOTS
         if not amount_valid or position.quantity_lots + c.quantity_lots > MAX_POSITION_LOTS:
-            self._reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
+            self.reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
             return
         position.quantity_lots += c.quantity_lots
+        if c.account == self.participants + SystemAccount.LENDING_POOL:
+            self.deposited_to_pool[c.instrument] += c.quantity_lots
+        if self.accounts[c.account].margin:
+            position.entry_value += self.margin.mark_value(c.instrument, c.quantity_lots)
         self.instruments[c.instrument].deposited_lots += c.quantity_lots
-        self._emit(
+        self.emit(
             c,
             EventKind.POSITION_DEPOSITED,
             instrument=c.instrument,
@@ -801,15 +851,15 @@ class Oracle:
         )
 
     def _set_limit(self, c: Command) -> None:
-        if not self._account_exists(c.account):
-            self._reject_operator(c, Reason.UNKNOWN_ACCOUNT)
+        if not self.account_exists(c.account):
+            self.reject_operator(c, Reason.UNKNOWN_ACCOUNT)
         elif c.instrument not in set(Limit):
-            self._reject_operator(c, Reason.UNKNOWN_LIMIT)
+            self.reject_operator(c, Reason.UNKNOWN_LIMIT)
         elif not 0 <= c.quantity_lots <= MAX_CASH:
-            self._reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
+            self.reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
         else:
             self.accounts[c.account].limits[Limit(c.instrument)] = c.quantity_lots
-            self._emit(c, EventKind.LIMIT_SET, account=c.account, reason=c.instrument, value=c.quantity_lots)
+            self.emit(c, EventKind.LIMIT_SET, account=c.account, reason=c.instrument, value=c.quantity_lots)
 
     def _open_session(self, c: Command) -> None:
         for number, instrument in enumerate(self.instruments):
@@ -819,21 +869,31 @@ class Oracle:
                 self._begin_phase(c, number, Phase.AUCTION, instrument.settings.opening_auction_ns)
             else:
                 self._begin_trading(c, number)
-        self._emit(c, EventKind.SESSION_OPENED, account=NOBODY)
+        self.emit(c, EventKind.SESSION_OPENED, account=NOBODY)
 
     def _publish_signal(self, c: Command) -> None:
-        if not self._instrument_exists(c.instrument):
-            self._reject_operator(c, Reason.UNKNOWN_INSTRUMENT)
+        if not self.instrument_exists(c.instrument):
+            self.reject_operator(c, Reason.UNKNOWN_INSTRUMENT)
         else:
-            self._emit(c, EventKind.SIGNAL_PUBLISHED, instrument=c.instrument, account=NOBODY, value=c.quantity_lots)
+            self.emit(c, EventKind.SIGNAL_PUBLISHED, instrument=c.instrument, account=NOBODY, value=c.quantity_lots)
+
+    def _publish_index(self, c: Command) -> None:
+        if not self.instrument_exists(c.instrument):
+            self.reject_operator(c, Reason.UNKNOWN_INSTRUMENT)
+        elif not 1 <= c.quantity_lots <= self.instruments[c.instrument].settings.price_levels - 1:
+            self.reject_operator(c, Reason.AMOUNT_OUT_OF_RANGE)
+        else:
+            self.instruments[c.instrument].index_ticks = c.quantity_lots
+            self.emit(c, EventKind.INDEX_PUBLISHED, instrument=c.instrument, account=NOBODY, value=c.quantity_lots)
 
     def _close_session(self, c: Command) -> None:
         for number, instrument in enumerate(self.instruments):
             for order in list(instrument.resting()):
-                self._cancel_resting(c, order, order.leaves_lots, Reason.SESSION_CLOSED)
+                self.cancel_resting(c, order, order.leaves_lots, Reason.SESSION_CLOSED)
             if instrument.phase != Phase.CLOSED:
                 self._begin_phase(c, number, Phase.CLOSED)
-        self._emit(c, EventKind.SESSION_CLOSED, account=NOBODY)
+        self.emit(c, EventKind.SESSION_CLOSED, account=NOBODY)
+        self.margin.revalue_ns = NEVER
 
     # What can be asked of it
 
@@ -857,18 +917,26 @@ class Oracle:
         words = [self.sequence, self._resting_orders(), self.starts]
         for number, each in enumerate(self.instruments):
             words += [each.phase, each.last_ticks, each.volume_lots, each.trigger, each.timer_ns, each.phase_started_ns]
+            words += [each.index_ticks, each.oracle_ticks, each.oracle_ns]
             for row in self.resting_rows(number):
                 words += row
         for number, account in enumerate(self.accounts):
-            words += [account.cash, account.reserved_cash, account.last_order_id, len(self._resting_of(number))]
+            words += [account.cash, account.reserved_cash, account.last_order_id, len(self.resting_of(number))]
             words += [account.self_trade, account.cancel_on_disconnect, account.logged_on, account.rate_ns]
+            words += [account.margin, account.margin_state]
             words += [account.limits[limit] for limit in Limit]
         for number, account in enumerate(self.accounts):
             for instrument, position in enumerate(account.positions):
-                words += [position.quantity_lots, position.reserved_lots, self._buying_lots(number, instrument)]
+                words += [position.quantity_lots, position.reserved_lots, self.buying_lots(number, instrument)]
+                words.append(position.entry_value)
         for account in self.accounts:
             for outcome in account.remembered:
                 words += outcome
+        if self.config.system_accounts or any(each.settings.oracle for each in self.instruments):
+            words += [self.margin.revalue_ns, self.margin.revalue_account, self.margin.liquidating()]
+            words += [self.lending.written_off_lots, self.lending.redemption_ns]
+            for account in self.accounts:
+                words += [account.collateral_lots, account.debt_lots]
         return hashlib.blake2b(struct.pack(f"<{len(words)}q", *words), digest_size=16).hexdigest()
 
     def check_invariants(self) -> None:
@@ -897,10 +965,14 @@ class Oracle:
             self._check_phase(instrument)
             positions = [account.positions[number] for account in self.accounts]
             assert [position.reserved_lots for position in positions] == reserved_lots
-            assert all(0 <= position.reserved_lots <= position.quantity_lots for position in positions)
+            for account in self.accounts[: self.participants]:
+                if not account.margin:
+                    position = account.positions[number]
+                    assert 0 <= position.reserved_lots <= position.quantity_lots, position
             assert sum(position.quantity_lots for position in positions) == instrument.deposited_lots
         assert [account.reserved_cash for account in self.accounts] == reserved_cash
-        assert all(0 <= account.reserved_cash <= account.cash for account in self.accounts)
+        for account in self.accounts[: self.participants]:
+            assert account.margin or 0 <= account.reserved_cash <= account.cash, account
         assert sum(account.cash for account in self.accounts) == self.cash_deposited
         assert len(resting) <= self.config.max_orders
         for account in self.accounts:
@@ -911,7 +983,10 @@ class Oracle:
             assert order.leaves_lots == order.quantity_lots - gone_lots >= 0, order
             rests = (order.account, order.order_id) in resting
             assert (order.leaves_lots == 0) != rests, f"{order} has ended and rests, or neither"
-        assert sum(order.filled_lots for order in self.orders) == 2 * sum(each.volume_lots for each in self.instruments)
+        filled_lots = sum(order.filled_lots for order in self.orders) + self.margin.swept_lots
+        assert filled_lots == 2 * sum(each.volume_lots for each in self.instruments)
+        self.margin.check_invariants()
+        self.lending.check_invariants()
 
     def _check_phase(self, instrument: Instrument) -> None:
         best_bid, best_ask = instrument.best_ticks(Side.BUY), instrument.best_ticks(Side.SELL)

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from exchange.config import InstrumentConfig
-from exchange.types import COMMAND, EVENT, Limit, Phase, SelfTrade, Side, Trigger
+from exchange.types import COMMAND, EVENT, Limit, MarginState, Phase, SelfTrade, Side, Trigger
 
 NOBODY = -1
 NEVER = 2**63 - 1
@@ -108,6 +108,8 @@ class Outcome(NamedTuple):
 class Position:
     quantity_lots: int = 0
     reserved_lots: int = 0
+    entry_value: int = 0
+    """Of a margin account: what the position cost."""
 
 
 @dataclass
@@ -122,6 +124,11 @@ class Account:
     cancel_on_disconnect: int = 0
     logged_on: int = 0
     rate_ns: int = 0
+    margin: int = 0
+    margin_state: int = MarginState.NORMAL
+    collateral_lots: int = 0
+    """In the lending pool; so is the debt."""
+    debt_lots: int = 0
     remembered: list[Outcome] = field(default_factory=list)
 
     @property
@@ -140,6 +147,11 @@ class Instrument:
     phase_started_ns: int = 0
     """0 but in BATCH."""
     deposited_lots: int = 0
+    index_ticks: int = 0
+    oracle_ticks: int = 0
+    oracle_ns: int = 0
+    history: list[PriceInForce] = field(default_factory=list)
+    """The book prices that a delayed oracle remembers, oldest first."""
     queues: tuple[dict[int, deque[Order]], dict[int, deque[Order]]] = field(default_factory=lambda: ({}, {}))
     """By side, then by price. A price without orders is not in the dictionary."""
     prices: list[PriceInForce] = field(default_factory=list)
@@ -163,6 +175,13 @@ class Instrument:
         """Bids from best to worst, then asks from best to worst, each price from head to tail."""
         yield from self.resting_of(Side.BUY)
         yield from self.resting_of(Side.SELL)
+
+    def book_ticks(self) -> int:
+        """docs/money.md, *book price*; 0 if there is none."""
+        best_bid, best_ask = self.best_ticks(Side.BUY), self.best_ticks(Side.SELL)
+        if best_bid is not None and best_ask is not None:
+            return (best_bid + best_ask) // 2
+        return self.last_ticks or self.index_ticks
 
     def notional(self, price_ticks: int, quantity_lots: int) -> int:
         return price_ticks * quantity_lots * self.settings.multiplier

@@ -30,6 +30,8 @@ OWNERS = {
         "exchange/session.py",
         "cluster/venue.py",
         "aar_swarm/agent_process.py",
+        "aar_swarm/vendors/client.py",
+        "aar_swarm/vendors/process.py",
         "aar_swarm/cli.py",  # the operator's commands
     },
     "msgpack": {"exchange/wire.py", "cluster/frames.py"},

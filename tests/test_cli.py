@@ -22,6 +22,9 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
         (["run", "exit-door", "--set", "makers.levels"], "write it as key=value"),
         (["run", "exit-door", "--set", "makers.levels=0"], "makers.levels: .*greater than or equal to 1"),
         (["run", "exit-door", "--breaker", "loud"], "unknown breaker 'loud'"),
+        (["run", "exit-door", "--size", "tiny"], "unknown size 'tiny'; scenario exit-door has: default, small"),
+        (["compare", "exit-door", "--vary", "crowd.shares=1", "--size", "tiny"], "unknown size 'tiny'"),
+        (["run", "exit-door", "--set", "stablecoin.reserves=5"], r"exit-door has no \[stablecoin\] table"),
         (["run", "exit-door", "--agents", "20"], "--agents 20: .*at least 40"),
         (["run", "exit-door", "--agents", "-5"], "--agents -5"),
         (["run", "exit-door", "--agents", "many"], "--agents.*valid integer"),
@@ -109,7 +112,9 @@ def test_a_corrupt_recording_is_named_with_its_row(tmp_path):
 
 
 def test_scenarios_and_doctor_answer():
-    assert "exit-door: " in aar("scenarios").stdout
+    listed = aar("scenarios").stdout
+    assert "exit-door: " in listed and "sizes: default, small" in listed and "breakers: default, " in listed
+    assert re.search(r"^  crowd.shares=60: .*holder", listed, re.MULTILINE)
     answer = aar("doctor").stdout
     assert "1000 agents: yes" in answer and "real-time priority" in answer
     assert aar("--help").returncode == 0

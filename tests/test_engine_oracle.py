@@ -14,14 +14,14 @@ import pytest
 
 from exchange.engine import Engine
 from exchange.types import COMMAND, EventKind, Phase, Reason, Trigger
-from tests.comparison import Report, apply_in_batches, compare, random_case
+from tests.comparison import Report, apply_in_batches, compare, session_of
 from tests.oracle import Oracle
 from tests.scenario_parts import Scenario
 from tests.scenarios import SCENARIOS
-from tests.workload import random_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = range(120)
+MONEY_SEEDS = range(80)
 COMMANDS = 600
 
 compare_once = cache(compare)
@@ -34,8 +34,15 @@ def test_engine_gives_the_events_and_the_state_of_the_oracle(seed: int) -> None:
     assert not report.difference, "\n" + report.difference
 
 
+@pytest.mark.parametrize("seed", MONEY_SEEDS)
+def test_engine_gives_the_events_and_the_state_of_the_oracle_when_money_can_run_out(seed: int) -> None:
+    report = compare_once(seed, COMMANDS, money=True)
+    assert not report.difference, "\n" + report.difference
+
+
 def test_sessions_contain_all_that_can_happen() -> None:
     reports: list[Report] = [compare_once(seed, COMMANDS) for seed in SEEDS]
+    reports += [compare_once(seed, COMMANDS, money=True) for seed in MONEY_SEEDS]
     kinds = {kind for report in reports for kind in report.kinds}
     reasons = {reason for report in reports for reason in report.reasons}
     triggers = {trigger for report in reports for trigger in report.triggers}
@@ -63,10 +70,11 @@ def test_engine_gives_the_events_worked_out_by_hand(scenario: Scenario) -> None:
         assert list(map(tuple, engine.resting(number).tolist())) == oracle.resting_rows(number)
 
 
+@pytest.mark.parametrize("money", [False, True], ids=["plain", "money"])
 @pytest.mark.parametrize("seed", range(12))
-def test_batches_of_any_size_give_the_same_events_and_state(seed: int) -> None:
-    config, mix = random_case(seed)
-    commands = random_commands(seed, COMMANDS, config, mix)
+def test_batches_of_any_size_give_the_same_events_and_state(seed: int, money: bool) -> None:
+    commands, _, oracle = session_of(seed, COMMANDS, money)
+    config = oracle.config
     rng = np.random.Generator(np.random.PCG64([seed, 2]))
     sizes = {"at once": [], "one by one": [1] * COMMANDS, "at random": rng.integers(0, 40, size=20).tolist()}
     results = {}
@@ -79,16 +87,20 @@ def test_batches_of_any_size_give_the_same_events_and_state(seed: int) -> None:
 
 def test_engine_agrees_without_the_compiler() -> None:
     _fuzz_in_a_process(commands=3_000, NUMBA_DISABLE_JIT="1")
+    _fuzz_in_a_process("--money", commands=6_000, NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.timeout(600)  # what is compiled with checks takes minutes on a busy machine
 def test_engine_stays_within_its_arrays(tmp_path: Path) -> None:
     # What is compiled with checks must not be found by those who want none.
     _fuzz_in_a_process(commands=20_000, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
+    _fuzz_in_a_process("--money", commands=20_000, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
 
 
-def _fuzz_in_a_process(commands: int, **environment: str) -> None:
+def _fuzz_in_a_process(*options: str, commands: int, **environment: str) -> None:
     command = [sys.executable, "scripts/fuzz.py", "--commands", str(commands), "--run", "600", "--seed", "1000"]
+    command += options
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, f"{environment}\n{done.stdout}\n{done.stderr}"

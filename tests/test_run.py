@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from aar_swarm.scenario import load_scenario
 from aar_swarm.write_up import ReplayDiffers, write_up
 from cluster.scoreboard import AgentState
 from exchange import journal
+from exchange.replay import replay
 from exchange.types import CommandKind, EventKind
 from tests.processes import is_alive, wait_until
 from tests.runs import SMALL, aar, small, start_aar, summary_of, tree
@@ -51,7 +53,8 @@ def test_the_summary_and_the_directory_are_as_the_contract_says(finished):
     assert all((directory / name).stat().st_size for name in FILES)
     assert summary["agents_requested"] == summary["agent_processes_started"] == 40
     assert summary["agent_processes_lost"] == 0 and summary["hosts"] == 1
-    assert summary["liquidations"] is None and summary["bad_debt"] is None  # does not apply: null, never 0
+    assert summary["liquidations"] == 0  # nobody is on margin, but somebody could be
+    assert summary["loan_liquidations"] is None and summary["redemptions"] is None  # does not apply: null, never 0
     assert summary["trades"] > 0 and summary["reports_unsent"] == 0 and summary["messages_refused"] == 0
     manifest = json.loads((directory / results.MANIFEST).read_text())
     assert manifest["seed"] == summary["seed"] and manifest["versions"]["ray"] and manifest["scheduling"]
@@ -150,6 +153,7 @@ def test_python_can_do_what_the_command_line_does(tmp_path):
         seed=5,
         settings={**SMALL, "crowd.shares": "400", "breaker.sell_volume_lots": "300"},
         out=tmp_path / "run",
+        alongside=True,
     )
     summary = run.summary
     assert summary["halted"] and summary["trip"]["trigger"] == "SELL_VOLUME"
@@ -337,6 +341,31 @@ def test_a_user_s_own_strategy_beside_a_scenario_of_their_own(tmp_path):
     assert summary["scenario"] == "mine" and summary["agents_exiting"] == 26
     assert summary["planned_lots"] == 26 * 60 and summary["sold_lots"] > 0
     assert summary["exit_cost"] is not None and summary["aar_ratio"] is None  # it says nothing of a horizon
+
+
+def test_everything_that_money_can_do_in_one_run_of_a_user_s_own_strategies(tmp_path):
+    """Margin accounts, loans, races of liquidators, redemptions: and every agent's books are the venue's."""
+    scenario = Path(__file__).parent / "money" / "everything.toml"
+    done = aar("run", scenario, "--breaker", "off", "--alongside", "--out", tmp_path / "run", "--json")
+    summary = summary_of(done)
+    assert summary["agent_processes_lost"] == 0 and summary["agents_requested"] == 40
+    run = aar_swarm.load(tmp_path / "run")
+    count = Counter(run.events["kind"].to_list())
+    assert (count[EventKind.MARGIN_SET], count[EventKind.CASH_WITHDRAWN]) == (18, 12)  # a third at leverage 1
+    assert count[EventKind.INDEX_PUBLISHED] == 3  # both at the opening, one at the signal
+    assert count[EventKind.LIQUIDATION_STARTED] == count[EventKind.LIQUIDATION_ENDED] == 12
+    assert count[EventKind.COLLATERAL_DEPOSITED] == count[EventKind.BORROWED] == count[EventKind.LOAN_LIQUIDATED] == 9
+    assert count[EventKind.REDEEMED] == count[EventKind.MINTED] == 3  # the reserves are for three
+    requests = run.decisions.filter(pl.col("kind") >= CommandKind.DEPOSIT_COLLATERAL)
+    assert (requests["cause_sequence"] > 0).all() and (requests["rule"] > 0).all()
+    attempts = requests.filter(pl.col("kind") == CommandKind.LIQUIDATE)
+    assert len(attempts) == 27 and count[EventKind.REQUEST_REJECTED] >= 18  # three race for each, two are late
+    recorded = journal.read(tmp_path / "run" / "journal")
+    state = replay(*recorded).engine.state
+    agents = run.agents.sort("agent_id")
+    assert agents["cash"].to_list() == state.accounts["cash"][:40].tolist()
+    assert agents["shares"].to_list() == state.positions["quantity_lots"][:40, 0].tolist()
+    assert summary_of(aar("replay", tmp_path / "run", "--json"))["same"] is True
 
 
 @pytest.mark.parametrize(

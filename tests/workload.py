@@ -33,7 +33,9 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 OUTSIDE = (-1, -2, INT64_MIN, INT64_MAX, 1 << 32, 1 << 40)
 """Values that no small enumeration or index contains; some of them look valid if only their low 32 bits are read."""
-UNKNOWN_KINDS = (0, 6, 9, 16, 19, 23, *OUTSIDE)
+UNKNOWN_KINDS = (0, 6, 9, 19, 24, 59, 67, *OUTSIDE)
+MONEY_KINDS = (16, 17, 18, 23, 60, 61, 62, 63, 64, 65, 66)
+"""Of docs/money.md: they must do the right thing in a venue without any of it as well."""
 SECOND_NS = 10**9
 
 
@@ -118,7 +120,9 @@ class Session(NamedTuple):
     oracle: Oracle
 
 
-def random_session(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> Session:
+def random_session(
+    seed: int, count: int, config: EngineConfig, mix: Mix | None = None, kind: "type[Day] | None" = None
+) -> Session:
     """A session's worth of commands.
 
     Args:
@@ -126,19 +130,22 @@ def random_session(seed: int, count: int, config: EngineConfig, mix: Mix | None 
         count: how many commands, deposits and the opening of the session among them.
         config: what the exchange is built with.
         mix: drawn from the seed if not given.
+        kind: of day; a plain one if not given.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    day = _Day(rng, config, mix or random_mix(rng))
+    day = (kind or Day)(rng, config, mix or random_mix(rng))
     commands = day.run(count)
     return Session(np.array([tuple(command) for command in commands], dtype=COMMAND), day.events, day.oracle)
 
 
-def random_commands(seed: int, count: int, config: EngineConfig, mix: Mix | None = None) -> npt.NDArray[np.void]:
+def random_commands(
+    seed: int, count: int, config: EngineConfig, mix: Mix | None = None, kind: "type[Day] | None" = None
+) -> npt.NDArray[np.void]:
     """Only the commands of a `random_session`."""
-    return random_session(seed, count, config, mix).commands
+    return random_session(seed, count, config, mix, kind).commands
 
 
-class _Day:
+class Day:
     """What the generator remembers while it invents one session."""
 
     def __init__(self, rng: np.random.Generator, config: EngineConfig, mix: Mix) -> None:
@@ -177,12 +184,15 @@ class _Day:
 
     def run(self, count: int) -> list[Command]:
         """The whole session, numbered and stamped, and given to the oracle."""
-        opening = [self._log_on(account) for account in range(self.accounts) if self._chance(0.8)] + self._deposits()
+        opening: list[Command | Callable[[], Command]] = [
+            self._log_on(account) for account in range(self.accounts) if self._chance(0.8)
+        ]
+        opening += self._deposits()
         if self._chance(0.8):
-            opening.insert(0, _operator(CommandKind.START))
+            opening.insert(0, operator_command(CommandKind.START))
         if self._chance(0.5):
             opening[len(opening) // 2 : len(opening) // 2] = [self._participant() for _ in range(5)]
-        opening.append(_operator(CommandKind.OPEN_SESSION))
+        opening.append(operator_command(CommandKind.OPEN_SESSION))
         never = count
         close_at = count - self._between(1, 40) if self._chance(self.mix.close) else never
         exhausted_at = self._between(0, count) if self._chance(self.mix.exhausted) else never
@@ -190,9 +200,10 @@ class _Day:
         result: list[Command] = []
         for number in range(count):
             if number < len(opening):
-                command = opening[number]
+                planned = opening[number]
+                command = planned() if callable(planned) else planned
             elif number == close_at:
-                command = _operator(CommandKind.CLOSE_SESSION)
+                command = operator_command(CommandKind.CLOSE_SESSION)
             elif number == exhausted_at:
                 command = self._order()._replace(order_id=MAX_ORDER_ID)
             elif number == cash_full_at:
@@ -238,12 +249,12 @@ class _Day:
 
     # Commands
 
-    def _deposits(self) -> list[Command]:
-        commands = []
+    def _deposits(self) -> list[Command | Callable[[], Command]]:
+        commands: list[Command | Callable[[], Command]] = []
         if self._chance(self.mix.exhausted):
             account = self.accounts - 1
-            commands += [_operator(CommandKind.DEPOSIT_POSITION, account, 0, MAX_QUANTITY_LOTS)] * 2
-            commands += [_operator(CommandKind.DEPOSIT_POSITION, account, 0, 1)]
+            commands += [operator_command(CommandKind.DEPOSIT_POSITION, account, 0, MAX_QUANTITY_LOTS)] * 2
+            commands += [operator_command(CommandKind.DEPOSIT_POSITION, account, 0, 1)]
         for account in range(self.accounts):
             if account == self.accounts - 1 > 1:
                 break
@@ -257,13 +268,13 @@ class _Day:
                     commands.append(self._deposit_cash(account, amount))
                 if wealth_lots and self._chance(0.95):
                     lots = min(wealth_lots, MAX_QUANTITY_LOTS)
-                    commands.append(_operator(CommandKind.DEPOSIT_POSITION, account, instrument, lots))
+                    commands.append(operator_command(CommandKind.DEPOSIT_POSITION, account, instrument, lots))
         return commands
 
     def _deposit_cash(self, account: int, amount: int) -> Command:
-        if 1 <= amount <= MAX_CASH - self.cash_deposited and 0 <= account < self.accounts:
+        if 1 <= amount <= MAX_CASH - self.cash_deposited and 0 <= account < len(self.oracle.accounts):
             self.cash_deposited += amount
-        return _operator(CommandKind.DEPOSIT_CASH, account, self._between(-1, 2), amount)
+        return operator_command(CommandKind.DEPOSIT_CASH, account, self._between(-1, 2), amount)
 
     def _timer(self) -> Command | None:
         """A timer that is due, or one to which the clock jumps; None most of the time."""
@@ -282,13 +293,13 @@ class _Day:
         return None
 
     def _timer_of(self, instrument: int) -> Command:
-        return _operator(CommandKind.TIMER, NOBODY, instrument)
+        return operator_command(CommandKind.TIMER, NOBODY, instrument)
 
     def _command(self) -> Command:
         if self._chance(self.mix.operator):
             return self._operator()
         if self._chance(self.mix.log_off):
-            return _operator(CommandKind.LOG_OFF, self._any_account(), NOBODY)
+            return operator_command(CommandKind.LOG_OFF, self._any_account(), NOBODY)
         if self._chance(self.mix.limit):
             return self._limited_order() if self._chance(0.5) else self._limit()
         if self._chance(0.01):
@@ -322,12 +333,12 @@ class _Day:
 
     def _log_on(self, account: int | None = None) -> Command:
         flags = self._between(0, 5) if self._chance(0.9) else self._one_of([6, 7, *OUTSIDE])
-        return _operator(CommandKind.LOG_ON, self._any_account() if account is None else account, NOBODY, flags)
+        return operator_command(CommandKind.LOG_ON, self._any_account() if account is None else account, NOBODY, flags)
 
     def _mass_cancel(self) -> Command:
         instrument = NOBODY if self._chance(0.4) else self._between(0, len(self.instruments) - 1)
         side = self._one_of([0, 1, 2, 2])
-        return _operator(CommandKind.MASS_CANCEL, self._any_account(), instrument)._replace(side=side)
+        return operator_command(CommandKind.MASS_CANCEL, self._any_account(), instrument)._replace(side=side)
 
     def _repeat(self) -> Command:
         """An order id that has come before, or is too small."""
@@ -401,7 +412,9 @@ class _Day:
         self.next.append(order)
         short = self._between(0, 1)
         if order.side == Side.SELL:
-            return _operator(CommandKind.DEPOSIT_POSITION, account, order.instrument, order.quantity_lots - short)
+            return operator_command(
+                CommandKind.DEPOSIT_POSITION, account, order.instrument, order.quantity_lots - short
+            )
         # A market order may be placed with one lot's notional at the lowest price.
         lots_at_one = 1 if order.order_type == OrderType.MARKET else order.price_ticks * order.quantity_lots
         return self._deposit_cash(account, lots_at_one * self.instruments[order.instrument].multiplier - short)
@@ -534,7 +547,7 @@ class _Day:
             amount = 0
         elif draw < 0.6:
             amount = self._one_of([-1, 1, MAX_CASH, MAX_CASH + 1, INT64_MIN, INT64_MAX])
-        return _operator(CommandKind.SET_LIMIT, account, limit, amount)
+        return operator_command(CommandKind.SET_LIMIT, account, limit, amount)
 
     def _limited_order(self) -> Command:
         """Give an account a limit that an order meets exactly, or misses by one, and let it place that order next."""
@@ -559,12 +572,12 @@ class _Day:
         }
         limit = self._one_of(list(Limit))
         if self._chance(0.7):
-            self.next.append(_operator(CommandKind.SET_LIMIT, account, limit, 0))
+            self.next.append(operator_command(CommandKind.SET_LIMIT, account, limit, 0))
         orders = [order]
         if limit == Limit.MESSAGES_PER_S:
             orders = [order._replace(order_id=order.order_id + number) for number in (3, 2, 1, 0)]
         self.next += orders
-        return _operator(CommandKind.SET_LIMIT, account, limit, max(1, needed[limit] - self._between(0, 1)))
+        return operator_command(CommandKind.SET_LIMIT, account, limit, max(1, needed[limit] - self._between(0, 1)))
 
     def _let_a_rate_recover(self) -> None:
         """Move the clock to the moment at which an account may send again, or 1 ns before it."""
@@ -591,7 +604,7 @@ class _Day:
                 lambda c: c._replace(order_type=self._one_of([5, *OUTSIDE])),
                 lambda c: c._replace(price_ticks=self._bad_price(c)),
             ]
-        spoilers.append(lambda c: c._replace(kind=self._one_of(UNKNOWN_KINDS)))
+        spoilers.append(lambda c: c._replace(kind=self._one_of([*UNKNOWN_KINDS, *MONEY_KINDS])))
         for _ in range(self._between(1, 2)):
             command = self._one_of(spoilers)(command)
         return command
@@ -623,24 +636,24 @@ class _Day:
                 return self._deposit_cash(account, self._cash_amount())
             case "position":
                 lots = self._one_of([0, -5, 1, 7, 100, MAX_QUANTITY_LOTS, MAX_QUANTITY_LOTS + 1, INT64_MIN, INT64_MAX])
-                return _operator(CommandKind.DEPOSIT_POSITION, account, instrument, lots)
+                return operator_command(CommandKind.DEPOSIT_POSITION, account, instrument, lots)
             case "signal":
                 bps = self._one_of([0, 1, -1, self._between(-9_999, 9_999), INT64_MIN, INT64_MAX])
-                return _operator(CommandKind.PUBLISH_SIGNAL, account, instrument, bps)
+                return operator_command(CommandKind.PUBLISH_SIGNAL, account, instrument, bps)
             case "venue":
                 kind = self._one_of([CommandKind.START, CommandKind.TIMER, CommandKind.LOG_OFF, CommandKind.SET_LIMIT])
-                return _operator(kind, account, instrument, self._one_of([0, 3, INT64_MAX]))
+                return operator_command(kind, account, instrument, self._one_of([0, 3, INT64_MAX]))
             case "open":
-                return _operator(CommandKind.OPEN_SESSION, account, instrument, 5)
+                return operator_command(CommandKind.OPEN_SESSION, account, instrument, 5)
             case _:
-                return _operator(self._one_of(UNKNOWN_KINDS), account, instrument, 5)
+                return operator_command(self._one_of([*UNKNOWN_KINDS, *MONEY_KINDS]), account, instrument, 5)
 
     def _cash_amount(self) -> int:
         too_much = [INT64_MAX, MAX_CASH, MAX_CASH + 1, MAX_CASH - self.cash_deposited + 1]
         return self._one_of([0, -1, INT64_MIN, *too_much, 1, 9, 50, 1_000])
 
 
-def _operator(kind: int, account: int = 0, instrument: int = 0, quantity_lots: int = 0) -> Command:
+def operator_command(kind: int, account: int = 0, instrument: int = 0, quantity_lots: int = 0) -> Command:
     """A command of the operator; an order's fields are filled in too, and must come back as 0."""
     return Command(
         sequence=0,

@@ -26,7 +26,7 @@ REDEEMED, MINTED = int(EventKind.REDEEMED), int(EventKind.MINTED)
 _TAKEN_OVER, _DELEVERAGED = int(EventKind.POSITION_TAKEN_OVER), int(EventKind.DELEVERAGED)
 _COLLATERAL_IN, _COLLATERAL_OUT = int(EventKind.COLLATERAL_DEPOSITED), int(EventKind.COLLATERAL_WITHDRAWN)
 _BORROWED, _REPAID = int(EventKind.BORROWED), int(EventKind.REPAID)
-_BAD_DEBT = int(EventKind.BAD_DEBT_BOOKED)
+_BAD_DEBT, _FEE_CHARGED = int(EventKind.BAD_DEBT_BOOKED), int(EventKind.FEE_CHARGED)
 _BUY = int(Side.BUY)
 _TAKER = 1
 
@@ -67,6 +67,10 @@ class Rule(IntEnum):
     SELL_FUNDAMENTAL = 23
     ACT_ON_VALUATION = 24
     HEDGE = 25
+    TAKE_TOUCH = 26
+    """The rest of a thin best price, which is about to move."""
+    RETURN_TO_BENCHMARK = 27
+    """A fund whose vendor stands by no valuation."""
 
 
 class Market(NamedTuple):
@@ -85,6 +89,15 @@ class Market(NamedTuple):
     liquidation_threshold_bps: int = 0
     close_factor_bps: int = 0
     bonus_bps: int = 0
+    debt_at_par: bool = False
+    coin_initial_margin_bps: int = 10_000
+    coin_maintenance_margin_bps: int = 10_000
+    reserves: int = 0
+    """The issuer's cash before the opening, as it attests it."""
+    coin_supply_lots: int = 0
+    """Lots of the stablecoin that the issuer does not hold itself."""
+    open_interest_lots: int = 0
+    """Lots that all margin accounts hold before the opening: a venue of leverage publishes it."""
 
 
 class Endowment(NamedTuple):
@@ -136,7 +149,7 @@ class CancelOrder(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Something asked of the lending pool or the stablecoin's issuer; kind is one of exchange.types.REQUEST_COMMANDS."""
+    """Something asked of the lending pool or the coin's issuer; kind is one of exchange.types.REQUEST_COMMANDS."""
 
     kind: int
     quantity_lots: int
@@ -180,8 +193,13 @@ class Strategy:
 
     Params: ClassVar[type[Config]] = Config
     """Its settings, with their ranges; unknown ones are refused."""
-    listens_to: ClassVar[Sequence[MessageKind]] = ()
-    """Market data it wants, beside the notices that everyone hears and the reports on its own orders."""
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = ()
+    """Market data it wants, beside the notices that everyone hears and the reports on its own orders; ORACLE_UPDATED
+    and LOAN too."""
+    asks_vendor: ClassVar[bool] = False
+    """Whether it needs a vendor, which the scenario's [vendors] then deals it."""
+    listens_to_coin: ClassVar[Sequence[MessageKind]] = ()
+    """Market data of the stablecoin. Who wants none does not care about news of it either."""
 
     def __init__(self, market: Market, endowment: Endowment, params: Config, rng: np.random.Generator) -> None:
         self.market = market
@@ -222,6 +240,9 @@ class Strategy:
         """Keep the books, then decide."""
         if isinstance(event, Report):
             self._book(event)
+        elif isinstance(event, Notice) and event.kind == SIGNAL:
+            if event.instrument == self.market.stablecoin and not self.listens_to_coin:
+                return ()
         elif isinstance(event, Notice) and event.instrument == self.market.instrument:
             if event.kind == HALTED:
                 self.halted = True
@@ -288,6 +309,8 @@ class Strategy:
         elif kind == LIQUIDATION_ENDED:
             self.liquidating = False
             self.cash = report.reference
+        elif kind == _FEE_CHARGED:
+            self.cash -= report.reference
         elif kind in (_COLLATERAL_IN, _COLLATERAL_OUT):
             sign = 1 if kind == _COLLATERAL_IN else -1
             self.collateral += sign * lots

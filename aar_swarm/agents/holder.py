@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from aar_swarm.agents.base import SIGNAL, Action, Event, Plan, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.base import PHASE_CHANGED, SIGNAL, Action, Event, Plan, Rule, Strategy, Timer, Wake
 from aar_swarm.execution import Impact, expected_cost, schedule, urgency
 from exchange.clock import MS, SECOND
 from exchange.config import Config
-from exchange.types import OrderType
+from exchange.types import EventKind, OrderType, Phase
 from exchange.wire import MessageKind, TopOfBook
 
 _BPS = 10_000
@@ -46,11 +46,13 @@ class Holder(Strategy):
     in public market data: ε half the spread; the slope s of the book from the depth within 1 % of the mid, which gives
     η − γτ/2 = sρ/2 (walking a linear book of slope s costs s/2 a lot squared, and it is whole again after ρ) and
     γ = permanent_share·s; σ from the changes of the mid. The formula has one seller in it. What a slice could not sell
-    is overdue and goes with the next one, and after the last every step again.
+    is overdue and goes with the next one, and after the last every step again. A halt stops it; when trading resumes it
+    goes on where it was, or makes its plan then, if it heard the news in the halt.
     """
 
-    Params = HolderParams
-    listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
+    Params: ClassVar[type[Config]] = HolderParams
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.SLOW_TOP_OF_BOOK,)
+    exit_rule: ClassVar[Rule] = Rule.EXIT
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, HolderParams)
@@ -64,18 +66,35 @@ class Holder(Strategy):
         self.variance = params.volatility_floor**2  # ticks² a second
         self.held: np.ndarray | None = None  # the schedule: what to hold after each step
         self.step = 0
+        self.news_bps: int | None = None  # the latest
+        self.departures = 0
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
             self._look(event)
         elif event.kind == SIGNAL:
             self.conviction += event.value  # type: ignore[union-attr]
-            if self.conviction < 0 and self.held is None and self.shares > 0 and not self.halted:
-                self._make_plan(event.value)  # type: ignore[union-attr]
-                return self._sell_slice(now_ns)
-        elif isinstance(event, Timer) and self.held is not None and not self.halted:
+            self.news_bps = event.value  # type: ignore[union-attr]
+            if self.held is None:
+                return self._leave(now_ns)
+        elif event.kind == PHASE_CHANGED and event.value == Phase.CONTINUOUS:  # type: ignore[union-attr]
+            return self._leave(now_ns) if self.news_bps is not None else ()
+        elif isinstance(event, Timer) and event.tag == self.departures and not self.halted:
             return self._sell_slice(now_ns)
         return ()
+
+    def _leave(self, now_ns: int) -> Sequence[Action]:
+        """Begin to leave, or go on after a halt; timers from before it no longer count."""
+        if self.halted or self.shares <= 0 or (self.held is None and not self._wants_out()):
+            return ()
+        if self.held is None:
+            assert self.news_bps is not None
+            self._make_plan(self.news_bps)
+        self.departures += 1
+        return self._sell_slice(now_ns)
+
+    def _wants_out(self) -> bool:
+        return self.conviction < 0
 
     def _look(self, top: TopOfBook) -> None:
         before, self.top = self.top, top
@@ -86,7 +105,7 @@ class Holder(Strategy):
         self.variance += 0.2 * (move**2 / seconds - self.variance)
 
     def _make_plan(self, signal_bps: int) -> None:
-        """The schedule, and what it should cost, as if nobody else were selling.
+        """The schedule, and what it should cost, as if nobody else were selling. signal_bps: of this instrument.
 
         The cost counts from the mid before the signal, so what the news itself takes off the price belongs to it.
         """
@@ -110,12 +129,12 @@ class Holder(Strategy):
         working = sum(order.leaves_lots for order in self.open_orders.values())
         due = self.shares - working - int(self.held[self.step])
         actions: list[Action] = []
-        if due > 0:
+        if due > 0 and not self.liquidating:
             planned = int(self.held[self.step - 1] - self.held[self.step])
-            rule = Rule.EXIT if due <= planned else Rule.EXIT_OVERDUE
+            rule = self.exit_rule if due <= planned else Rule.EXIT_OVERDUE
             actions.append(self.sell(OrderType.MARKET, 0, due, rule))
         if self.shares > 0:
-            actions.append(Wake(now_ns + self.step_ns, 0))
+            actions.append(Wake(now_ns + self.step_ns, self.departures))
         return actions
 
 

@@ -1,14 +1,15 @@
-"""A market maker who learns from the flow, leans against its inventory, and withdraws at its limit."""
+"""A market maker who learns from the flow, leans against its inventory, and withdraws at its limits."""
 
+import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from aar_swarm.agents.base import FILLED, HALTED, OPENED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.base import FILLED, OPENED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
 from exchange.clock import MS
 from exchange.config import Config
-from exchange.types import OrderType, Side
+from exchange.types import EventKind, OrderType, Side
 from exchange.wire import MessageKind, Report, TopOfBook
 
 _BUY = int(Side.BUY)
@@ -26,6 +27,11 @@ class MarketMakerParams(Config):
     learning_ticks_per_lot: Annotated[float, Field(ge=0, le=10)] = 0.01
     tolerance_ticks: Annotated[int, Field(ge=0, le=1000)] = 2
     period_ms: Annotated[float, Field(ge=1, le=60_000)] = 100.0
+    toxicity_limit: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Imbalance of its own fills, 0 … 1, beyond which the flow is toxic; 1: it never is."""
+    toxicity_inventory_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the inventory limit above which toxic flow makes it withdraw."""
+    toxicity_memory_ms: Annotated[float, Field(ge=1, le=600_000)] = 1000.0
 
 
 class MarketMaker(Strategy):
@@ -37,10 +43,17 @@ class MarketMaker(Strategy):
     `lean_ticks` × inventory / limit (inventory aversion: Avellaneda and Stoikov 2008); none crosses the best opposite
     price it last saw. A side on which a fill would pass the inventory limit is withdrawn until the inventory is back
     below four fifths of it.
+
+    The flow that it sees is *toxic* to a side when (B − S) / (B + S + quantity_lots) exceeds toxicity_limit, with B and
+    S the lots that it bought and sold (for its asks: sold and bought), forgotten exponentially with toxicity_memory_ms.
+    An imbalance of the flow foretells little by itself (VPIN has no incremental power on its own), so only together
+    with an inventory of more than toxicity_inventory_share of the limit, in the direction in which the flow pushes it,
+    does it make the maker withdraw that side, until either no longer holds. While the market is halted it does nothing,
+    and it is back at its next look.
     """
 
-    Params = MarketMakerParams
-    listens_to = (MessageKind.TOP_OF_BOOK,)
+    Params: ClassVar[type[Config]] = MarketMakerParams
+    listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, MarketMakerParams)
@@ -49,12 +62,13 @@ class MarketMaker(Strategy):
         self.fair = self.market.opening_ticks + float(self.rng.normal(0, 1))
         self.withdrawn = [False, False]
         self.best_bid, self.best_ask = 0, self.market.price_levels
+        self.flow = [0.0, 0.0]  # lots bought and sold, of late
+        self.flow_ns = 0
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
-        if self.halted or event.kind == HALTED:
-            return ()
         if isinstance(event, Timer) or event.kind == OPENED:
             pause_ns = int(self.p.period_ms * MS * self.rng.uniform(0.5, 1.5))
+            self._remember(now_ns)
             return [*self._quote(), Wake(now_ns + pause_ns, 0)]
         if event.kind == SIGNAL:
             self.fair *= 1 + event.value / _BPS  # type: ignore[union-attr]
@@ -62,6 +76,8 @@ class MarketMaker(Strategy):
         if isinstance(event, Report) and event.kind == FILLED:
             sign = -1 if event.side == _BUY else 1
             self.fair += sign * self.p.learning_ticks_per_lot * event.quantity_lots
+            self._remember(now_ns)
+            self.flow[event.side] += event.quantity_lots
             return self._quote()
         if isinstance(event, TopOfBook):
             self.best_bid, self.best_ask = event.bid_ticks, event.ask_ticks
@@ -69,8 +85,23 @@ class MarketMaker(Strategy):
             self.fair += 0.1 * ((event.bid_ticks + event.ask_ticks) / 2 - self.fair)
         return ()
 
+    def _remember(self, now_ns: int) -> None:
+        kept = math.exp(-(now_ns - self.flow_ns) / (self.p.toxicity_memory_ms * MS))
+        self.flow = [lots * kept for lots in self.flow]
+        self.flow_ns = now_ns
+
+    def is_toxic(self, side: Side) -> bool:
+        """The flow pushes its inventory on this side (BUY: others sell to it), and it holds much on it already."""
+        inventory = self.shares - self.target
+        towards = inventory if side == Side.BUY else -inventory
+        imbalance = (self.flow[side] - self.flow[1 - side]) / (sum(self.flow) + self.p.quantity_lots)
+        much = self.p.toxicity_inventory_share * self.p.inventory_limit_lots
+        return imbalance > self.p.toxicity_limit and towards > much
+
     def _quote(self) -> list[Action]:
-        """Cancel what no longer stands where it should, and fill the gaps."""
+        """Cancel what no longer stands where it should, and fill the gaps; in a halt neither is possible."""
+        if self.halted:
+            return []
         limit = self.p.inventory_limit_lots
         inventory = self.shares - self.target
         centre = self.fair - self.p.lean_ticks * inventory / limit
@@ -82,7 +113,7 @@ class MarketMaker(Strategy):
                 self.withdrawn[side] = True
             elif towards < 0.8 * limit:
                 self.withdrawn[side] = False
-            room = 0 if self.withdrawn[side] else limit - towards
+            room = 0 if self.withdrawn[side] or self.is_toxic(side) else limit - towards
             sign = -1 if side == Side.BUY else 1
             first = round(centre + sign * self.p.half_spread_ticks)
             first = min(first, self.best_ask - 1) if side == Side.BUY else max(first, self.best_bid + 1)

@@ -17,7 +17,7 @@ class NoiseTraderParams(Config):
 
 
 class NoiseTrader(Strategy):
-    """Decision rule: a Poisson process of market orders, either side alike, of 1 … largest_lots lots."""
+    """Decision rule: a Poisson process of market orders, either side alike, 1 … largest_lots lots; none in a halt."""
 
     Params = NoiseTraderParams
 
@@ -26,13 +26,13 @@ class NoiseTrader(Strategy):
         self.p = params
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
-        if self.halted:
-            return ()
         if event.kind == OPENED:
             return [self._next(now_ns)]
         if not isinstance(event, Timer):
             return ()
         actions: list[Action] = [self._next(now_ns)]
+        if self.halted:
+            return actions
         quantity = int(self.rng.integers(1, self.p.largest_lots + 1))
         if self.rng.random() < 0.5:
             if self.cash > 0:

@@ -1,0 +1,206 @@
+"""The tables of a scenario file: their keys, the ranges of these, and what the exchange's configuration makes of them.
+
+Times are in ms here and in ns there. scenario.py reads the file and checks what concerns several tables.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from exchange.clock import MS
+from exchange.config import (
+    BreakerConfig,
+    Config,
+    InstrumentConfig,
+    LendingConfig,
+    MarginConfig,
+    OracleConfig,
+    StablecoinConfig,
+)
+from exchange.types import MAX_CASH
+
+MAX_AGENTS = 100_000
+MAIN, COIN = 0, 1
+"""Numbers of the instruments of [instrument] and [stablecoin]."""
+_Bps = Annotated[int, Field(ge=0, le=10_000)]
+_MarginBps = Annotated[int, Field(ge=1, le=10_000)]
+_Ticks = Annotated[int, Field(ge=1, lt=1 << 18)]
+_Lots = Annotated[int, Field(ge=0, le=1 << 31)]
+_Cash = Annotated[int, Field(ge=0, le=MAX_CASH)]
+_PhaseMs = Annotated[float, Field(ge=0, le=86_400_000)]
+_Leverage = Annotated[float, Field(ge=0, le=10_000)]
+
+
+class Signal(Config):
+    at_s: Annotated[float, Field(ge=0, le=3600)]
+    """After the session opened."""
+    bps: Annotated[int, Field(ge=-9000, le=9000)]
+    """0: no news, only a public moment."""
+    instrument: Annotated[int, Field(ge=MAIN, le=COIN)] = MAIN
+
+
+class Traded(Config):
+    """What both instruments have. Margins are for a scenario with [margin], oracles for one with [lending]."""
+
+    price_levels: Annotated[int, Field(ge=64, le=1 << 18, multiple_of=64)]
+    max_quantity_lots: Annotated[int, Field(ge=1, le=1 << 31)]
+    initial_margin_bps: _MarginBps = 10_000
+    maintenance_margin_bps: _MarginBps = 10_000
+    oracle_source: Literal["own_book", "other_venue", "delayed"] = "own_book"
+    oracle_deviation_bps: _Bps = 0
+    oracle_heartbeat_ms: _PhaseMs = 0.0
+    oracle_delay_ms: _PhaseMs = 0.0
+
+    def oracle_config(self) -> OracleConfig:
+        return OracleConfig(
+            source=self.oracle_source,
+            deviation_bps=self.oracle_deviation_bps,
+            heartbeat_ns=round(self.oracle_heartbeat_ms * MS),
+            delay_ns=round(self.oracle_delay_ms * MS),
+        )
+
+    def config(self, breaker: BreakerConfig, has_oracle: bool) -> InstrumentConfig:
+        return InstrumentConfig(
+            price_levels=self.price_levels,
+            max_quantity_lots=self.max_quantity_lots,
+            breaker=breaker,
+            initial_margin_bps=self.initial_margin_bps,
+            maintenance_margin_bps=self.maintenance_margin_bps,
+            oracle=self.oracle_config() if has_oracle else None,
+        )
+
+
+class Instrument(Traded):
+    opening_ticks: _Ticks
+    tick_size: Annotated[float, Field(gt=0, le=1e6)]
+    """Currency a tick, for display; of the stablecoin too."""
+
+
+class Stablecoin(Traded):
+    """Instrument 1. A lot of it is redeemed for par_ticks of cash while the issuer's reserves last."""
+
+    par_ticks: _Ticks
+    opening_ticks: _Ticks
+    """Default: par."""
+    reserves: _Cash = 0
+    """The issuer's cash."""
+    treasury_lots: _Lots = 0
+    """The issuer's own lots, which MINT sells."""
+    redemption_lots_per_s: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    redemption_burst_lots: _Lots = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _opens_at_par(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "par_ticks" in values:
+            return {"opening_ticks": values["par_ticks"], **values}
+        return values
+
+    def facility(self) -> StablecoinConfig:
+        return StablecoinConfig(
+            instrument=COIN,
+            par_ticks=self.par_ticks,
+            redemption_lots_per_s=self.redemption_lots_per_s,
+            redemption_burst_lots=self.redemption_burst_lots,
+        )
+
+
+class MarketData(Config):
+    interval_ms: Annotated[float, Field(ge=0.1, le=60_000)]
+    slow_interval_ms: Annotated[float, Field(ge=1, le=600_000)]
+
+
+class Breaker(Config):
+    """BreakerConfig of the exchange, of the main instrument, with windows in ms."""
+
+    price_move_bps: _Bps = 0
+    price_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
+    sell_volume_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    sell_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
+    halt_ms: _PhaseMs = 0.0
+    """0: to the close; else a call auction of reopening_auction_ms follows."""
+    reopening_auction_ms: _PhaseMs = 0.0
+    cancels_while_halted: bool = False
+
+    @classmethod
+    def from_ns(cls, breaker: BreakerConfig) -> "Breaker":
+        return cls(
+            price_move_bps=breaker.price_move_bps,
+            price_window_ms=breaker.price_window_ns / MS,
+            sell_volume_lots=breaker.sell_volume_lots,
+            sell_window_ms=breaker.sell_window_ns / MS,
+            halt_ms=breaker.halt_ns / MS,
+            reopening_auction_ms=breaker.reopening_auction_ns / MS,
+            cancels_while_halted=breaker.cancels_while_halted,
+        )
+
+    def in_ns(self) -> BreakerConfig:
+        return BreakerConfig(
+            price_move_bps=self.price_move_bps,
+            price_window_ns=round(self.price_window_ms * MS),
+            sell_volume_lots=self.sell_volume_lots,
+            sell_window_ns=round(self.sell_window_ms * MS),
+            halt_ns=round(self.halt_ms * MS),
+            reopening_auction_ns=round(self.reopening_auction_ms * MS),
+            cancels_while_halted=self.cancels_while_halted,
+        )
+
+
+class Margin(MarginConfig):
+    """The exchange's margin rules, and what the insurance fund begins with."""
+
+    insurance_fund: _Cash = 0
+
+    def config(self) -> MarginConfig:
+        return MarginConfig.model_validate(self.model_dump(exclude={"insurance_fund"}))
+
+
+class Lending(Config):
+    """A pool that lends stablecoins against lots of the main instrument."""
+
+    max_ltv_bps: Annotated[int, Field(ge=1, le=10_000)] = 8000
+    liquidation_threshold_bps: Annotated[int, Field(ge=1, le=10_000)] = 8250
+    close_factor_bps: Annotated[int, Field(ge=1, le=10_000)] = 5000
+    full_close_health_bps: _Bps = 9500
+    bonus_bps: Annotated[int, Field(ge=0, le=5000)] = 500
+    debt_at_par: bool = False
+    pool_lots: _Lots = 0
+    """Stablecoins that can be borrowed."""
+
+    def config(self) -> LendingConfig:
+        settings = self.model_dump(exclude={"pool_lots"})
+        return LendingConfig(collateral_instrument=MAIN, debt_instrument=COIN, **settings)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class Group(Config):
+    """Participants of one kind; `params` are the strategy's own settings.
+
+    How many: `count`, or "rest" for all whom the other groups leave, or a `weight` among those whom fixed counts leave.
+    """
+
+    strategy: str
+    count: Annotated[int, Field(ge=0, le=MAX_AGENTS)] | Literal["rest"] | None = None
+    weight: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    at_least: Annotated[int, Field(ge=0, le=MAX_AGENTS)] = 0
+    cash: Annotated[int, Field(ge=0, le=1 << 50)]
+    shares: _Lots
+    coins: _Lots = 0
+    leverage: Annotated[tuple[_Leverage, ...], Field(min_length=1), BeforeValidator(_listed)] = (0.0,)
+    """Value of the shares over equity, dealt round robin; 0: a cash account, else one on margin."""
+    rehearse: bool = False
+    """Go through the decisions once before the session, for those who decide all at once (the crowd, by default)."""
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_way_to_count(self) -> "Group":
+        if (self.count is None) == (self.weight is None):
+            raise ValueError("give it either a count or a weight")
+        if self.at_least and self.weight is None:
+            raise ValueError("at_least goes with a weight")
+        if any(0 < each < 1 for each in self.leverage):
+            raise ValueError("leverage must be 0 (a cash account) or at least 1")
+        return self
