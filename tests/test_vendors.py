@@ -1,4 +1,4 @@
-"""The vendors' models and settings, by pure functions; the service; and a vendor as a real process over real sockets."""
+"""The vendors' models and settings, by pure functions; the service; and a vendor as a real process."""
 
 import itertools
 import math
