@@ -1,7 +1,7 @@
-"""The vendors' models and settings, by pure functions; the service; and a vendor as a real process."""
+"""The vendors' models and settings; the service; and a vendor as a real process over real sockets."""
 
-import itertools
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ class TestModel:
             np.mean([mean_correlation(settings(seed=seed, count=4, similarity=similarity)) for seed in SEEDS])
             for similarity in (0.0, 0.5, 0.9, 1.0)
         ]
-        assert all(low < high for low, high in itertools.pairwise(means)), means
+        assert all(low < high for low, high in pairwise(means)), means
         assert means[0] < 0.5 and means[-1] == pytest.approx(1.0)
 
     @pytest.mark.parametrize("seed", SEEDS)
