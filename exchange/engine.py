@@ -686,6 +686,8 @@ def _set_margin(state, account, amount):
         return _AMOUNT_OUT_OF_RANGE
     state.accounts[account]["margin"] = amount
     state.accounts[account]["margin_state"] = 0
+    for number in range(state.instruments.shape[0]):
+        state.positions[account][number]["entry_value"] = 0
     return _OK
 
 

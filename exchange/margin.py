@@ -259,6 +259,7 @@ def _sweep(state, account, instrument, side, limit, wanted, reason, command, eve
                 count,
             )
             events[halted]["account"] = account
+            events[halted]["order_id"] = 0
             return count, left, traded, True
         left -= matched
         traded += price * matched * multiplier

@@ -42,7 +42,7 @@ _DIMENSIONS = (
 )
 _CARD_KEYS = ("drawdown_bps", "aar_ratio", "illusion_ratio", "liquidations", "loan_liquidations", "bad_debt",
               "loss_crowd")  # fmt: skip
-_CARD_FIGURES, _MOST_CARDS = 5, 4
+_CARD_FIGURES, _MOST_CARDS = 4, 4
 
 
 @dataclass(frozen=True)

@@ -156,13 +156,15 @@ def paths_plot(
 
 
 def median_path(paths: Sequence[Path], window: Range) -> Path:
-    """The median over the repeats of the value in force at each moment; NaN until all have one."""
+    """The median over the repeats of the value in force at each moment; NaN until all have one, and after
+    the last value of any."""
     grid = np.linspace(window[0], window[1], _GRID)
     rows = []
     for times, values in paths:
         at = np.searchsorted(times, grid, side="right") - 1
         rows.append(np.where(at >= 0, values[np.maximum(at, 0)], np.nan))
-    return grid, np.median(np.array(rows), axis=0)
+    last = max(float(times[-1]) for times, _ in paths)
+    return grid, np.where(grid <= last, np.median(np.array(rows), axis=0), np.nan)
 
 
 def rate_plot(

@@ -105,7 +105,9 @@ def _load(events: pl.DataFrame, decisions: pl.DataFrame, opened_ns: int) -> pl.D
     rejects = (EventKind.ORDER_REJECTED, EventKind.CANCEL_REJECTED)
     parts = {
         "orders": decisions.select(pl.col("received_ns").alias("time_ns")),
-        "trades": events.filter(pl.col("kind") == EventKind.ORDER_FILLED).select("time_ns"),
+        "trades": events.filter((pl.col("kind") == EventKind.ORDER_FILLED) & (_instrument(events) == 0)).select(
+            "time_ns"
+        ),
         "rejects": events.filter(pl.col("kind").is_in([int(kind) for kind in rejects])).select("time_ns"),
     }
     counted = pl.concat([frame.with_columns(pl.lit(name).alias("what")) for name, frame in parts.items()])
