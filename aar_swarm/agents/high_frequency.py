@@ -37,7 +37,8 @@ class HighFrequency(Strategy):
     2. If the touch of one side has less than take_imbalance of what the other has, the price is about to move: it takes
        what is left there, as far as its limit allows ("immediacy absorption": Kirilenko et al., JF 72(3), 2017).
     3. It quotes up to quantity_lots at both touches, as far as its limit allows, one tick better where the spread is
-       wider than two, or two and that reduces its inventory. A quote elsewhere is cancelled.
+       wider than two, or two and that reduces its inventory; beyond half its limit only on the side that reduces it. A
+       quote elsewhere is cancelled.
     """
 
     Params = HighFrequencyParams
@@ -124,14 +125,14 @@ class HighFrequency(Strategy):
                 if order.side != side or number == self.aggressor or order.cancelling:
                     continue
                 # One tick inside may be this agent's own improvement that it has not seen published yet.
-                near = order.price_ticks in (touch, touch + inwards) and order.leaves_lots <= limit - towards
+                near = order.price_ticks in (touch, touch + inwards) and 2 * towards < limit
                 if near and not standing:
                     standing = True
                 else:
                     actions.append(self.cancel(number, Rule.WITHDRAW))
             price = touch + inwards if ask - bid > 2 or (ask - bid == 2 and towards < 0) else touch
             quantity = min(self.p.quantity_lots, limit - towards)
-            if not standing and quantity > 0 and 0 < price < self.market.price_levels:
+            if not standing and 2 * towards < limit and 0 < price < self.market.price_levels:
                 place = self.buy if side == Side.BUY else self.sell
                 actions.append(place(OrderType.POST_ONLY, price, quantity, Rule.QUOTE))
         return actions

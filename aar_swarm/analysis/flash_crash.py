@@ -22,8 +22,8 @@ HIGH_FREQUENCY = "high_frequency"
 CLASSES = {
     HIGH_FREQUENCY: (HIGH_FREQUENCY,),
     "intermediaries": ("intermediaries",),
-    "fundamental_buyers": ("fundamental_buyers",),
-    "fundamental_sellers": ("fundamental_sellers", "program"),
+    "fundamental_buyers": ("fundamental_buyers", "bargain_hunters"),
+    "fundamental_sellers": ("fundamental_sellers", "patient_sellers", "program"),
     "opportunistic": ("trend_followers", "arbitrageurs", "opportunistic"),
     "small": ("small",),
 }
