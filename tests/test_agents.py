@@ -113,7 +113,7 @@ class TestMarketMaker:
         maker = make(MarketMaker, self.params)
         maker.handle(OPENED, 0)
         assert not maker.handle(HALTED, 0)
-        assert not maker.handle(Timer(0), 0)
+        assert not orders(maker.handle(Timer(0), 0))
 
 
 class TestValueTrader:
@@ -180,7 +180,7 @@ class TestHolder:
             if not wakes or not holder.shares:
                 return sold
             now = wakes[0].at_ns
-            actions = holder.handle(Timer(0), now)
+            actions = holder.handle(Timer(wakes[0].tag), now)
 
     def test_does_nothing_until_it_hears_a_signal_that_outweighs_its_conviction(self):
         holder = make(Holder, self.sure, shares=60)
@@ -222,7 +222,8 @@ class TestHolder:
             int(EventKind.ORDER_CANCELLED), 8, 0, 0, 1, 1, 0, order.quantity_lots, 0, Reason.NO_LIQUIDITY, 0, 0
         )
         holder.handle(unsold, 0)
-        later = orders(holder.handle(Timer(0), 10))[0]
+        (wake,) = (action for action in actions if isinstance(action, Wake))
+        later = orders(holder.handle(Timer(wake.tag), 10))[0]
         assert later.quantity_lots > order.quantity_lots and later.rule == Rule.EXIT_OVERDUE
 
     def test_does_not_sell_while_an_order_is_still_working(self):
@@ -261,5 +262,6 @@ def test_settings_out_of_range_or_unknown_are_refused(kind):
         kind.Params.model_validate({"nobody_knows_this": 1})
 
 
-def test_an_action_is_one_of_three_things():
-    assert {kind.__name__ for kind in Action.__args__} == {"PlaceOrder", "CancelOrder", "Wake"}
+def test_there_are_five_kinds_of_action():
+    kinds = {"PlaceOrder", "CancelOrder", "Request", "AskVendor", "Wake"}
+    assert {kind.__name__ for kind in Action.__args__} == kinds
