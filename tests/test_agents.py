@@ -230,14 +230,14 @@ class TestHolder:
         holder = make(Holder, self.sure.model_copy(update={"risk_aversion": 1e3}), shares=60)
         holder.handle(top(), 0)
         assert lots(holder.handle(signal(-50), 0), Side.SELL) == 60
-        assert not orders(holder.handle(Timer(0), 10))
+        assert not orders(holder.handle(Timer(1), 10))
 
     def test_stops_when_the_market_is_halted(self):
         holder = make(Holder, self.sure, shares=60)
         holder.handle(top(), 0)
         holder.handle(signal(-50), 0)
         holder.handle(HALTED, 1)
-        assert not holder.handle(Timer(0), 2)
+        assert not holder.handle(Timer(1), 2)
 
     def test_decides_by_what_it_sees_and_its_own_stream_alone(self):
         """The crowd's plans differ only by their streams; the same agent of the same seed plans the same again."""
