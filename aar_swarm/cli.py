@@ -56,6 +56,9 @@ class Control(StrEnum):
     DEPOSIT_LOTS = "deposit-lots"
     LIMIT = "limit"
     SIGNAL = "signal"
+    MARGIN = "margin"
+    WITHDRAW_CASH = "withdraw-cash"
+    INDEX = "index"
     STATUS = "status"
     STOP = "stop"
 
@@ -283,10 +286,13 @@ def journal_command(
 def control(
     config: ConfigFile,
     what: Annotated[Control, typer.Argument(help="What the venue is to do.")],
-    account: Annotated[int | None, typer.Option(help="Of a deposit or a limit.")] = None,
-    instrument: Annotated[int, typer.Option(help="Of deposit-lots and signal.")] = 0,
+    account: Annotated[int | None, typer.Option(help="Of a deposit, a withdrawal, a limit or margin.")] = None,
+    instrument: Annotated[int, typer.Option(help="Of deposit-lots, signal and index.")] = 0,
     amount: Annotated[
-        int | None, typer.Option(help="Minor units, lots, the limit (0: none), or the signal's bps.")
+        int | None,
+        typer.Option(
+            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index."
+        ),
     ] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
     operator: Annotated[
@@ -310,6 +316,9 @@ def control(
         Control.DEPOSIT_LOTS: CommandKind.DEPOSIT_POSITION,
         Control.LIMIT: CommandKind.SET_LIMIT,
         Control.SIGNAL: CommandKind.PUBLISH_SIGNAL,
+        Control.MARGIN: CommandKind.SET_MARGIN,
+        Control.WITHDRAW_CASH: CommandKind.WITHDRAW_CASH,
+        Control.INDEX: CommandKind.PUBLISH_INDEX,
         Control.STATUS: MessageKind.STATUS,
         Control.STOP: MessageKind.STOP,
     }
@@ -318,9 +327,16 @@ def control(
         if limit not in names:
             raise ConfigurationError(f"--limit {limit!r}: choose one of {', '.join(names)}")
         instrument = Limit[limit.upper()]
+    of_account = (
+        Control.DEPOSIT_CASH,
+        Control.DEPOSIT_LOTS,
+        Control.LIMIT,
+        Control.MARGIN,
+        Control.WITHDRAW_CASH,
+    )
     for option, value, needed in (
-        ("--account", account, (Control.DEPOSIT_CASH, Control.DEPOSIT_LOTS, Control.LIMIT)),
-        ("--amount", amount, (Control.DEPOSIT_CASH, Control.DEPOSIT_LOTS, Control.LIMIT, Control.SIGNAL)),
+        ("--account", account, of_account),
+        ("--amount", amount, (*of_account, Control.SIGNAL, Control.INDEX)),
     ):
         if what in needed and value is None:
             raise ConfigurationError(f"{what}: needs {option}")

@@ -75,6 +75,9 @@ def test_a_venue_is_run_operated_traded_on_and_replayed(running):
         (("limit", "--account", 3, "--limit", "order_lots"), "needs --amount"),
         (("deposit-cash", "--amount", 5), "needs --account"),
         (("deposit-cash", "--account", 99, "--amount", 5), "UNKNOWN_ACCOUNT"),
+        (("withdraw-cash", "--amount", 5), "needs --account"),
+        (("margin", "--account", 3, "--amount", 1), "NO_SUCH_FACILITY"),
+        (("index", "--amount", 0), "AMOUNT_OUT_OF_RANGE"),
     ):
         done = aar("control", "--config", config, *arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
