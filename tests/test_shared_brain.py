@@ -19,7 +19,9 @@ def run_of(tmp_path_factory):
         if count not in made:
             place = tmp_path_factory.mktemp("shared") / "run"
             changes = {"vendors.count": count, "vendors.processes_per_vendor": 1 if count > 1 else 2}
-            made[count] = aar_swarm.run("shared-brain", size="small", breaker="off", settings=changes, out=place)
+            made[count] = aar_swarm.run(
+                "shared-brain", size="small", breaker="off", settings=changes, out=place, alongside=True
+            )
         return made[count]
 
     return run
