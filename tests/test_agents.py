@@ -113,7 +113,7 @@ class TestMarketMaker:
         maker = make(MarketMaker, self.params)
         maker.handle(OPENED, 0)
         assert not maker.handle(HALTED, 0)
-        assert not maker.handle(Timer(0), 0)
+        assert not orders(maker.handle(Timer(0), 0))
 
 
 class TestValueTrader:
@@ -261,5 +261,6 @@ def test_settings_out_of_range_or_unknown_are_refused(kind):
         kind.Params.model_validate({"nobody_knows_this": 1})
 
 
-def test_an_action_is_one_of_three_things():
-    assert {kind.__name__ for kind in Action.__args__} == {"PlaceOrder", "CancelOrder", "Wake"}
+def test_an_action_is_one_of_five_things():
+    names = {kind.__name__ for kind in Action.__args__}
+    assert names == {"PlaceOrder", "CancelOrder", "Request", "AskVendor", "Wake"}

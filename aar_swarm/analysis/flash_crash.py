@@ -155,18 +155,16 @@ def _largest_fall(fills: Array, window_ns: float) -> float:
 
 
 def _depth(session: Session, end_ns: float) -> dict[str, Any]:
-    """depth_low_share: least bid depth within 1 % of the mid in the 20 minutes, over its mean in the second (of the
-    machine's clock) before the signal. The record's 1 % is against that morning's depth."""
+    """depth_low_share: least bid depth within 1 % of the mid in the 20 minutes, over that at the signal. The record's
+    1 % is against that morning's depth."""
     assert session.signal_sequence is not None and session.signal_ns is not None
     tops = session.tops
-    before = tops[: session.signal_sequence - 1]
-    before = before[before["time_ns"] >= session.signal_ns - 1000 * MS]
     later = tops[session.signal_sequence : session.close_sequence - 1]
     later = later[later["time_ns"] <= end_ns]
-    usual = float(before["bid_depth_lots"].mean()) if len(before) else 0.0
+    usual = int(tops["bid_depth_lots"][session.signal_sequence - 2])
     low = int(later["bid_depth_lots"].min()) if len(later) else None
     return {
-        "depth_before_lots": round(usual),
+        "depth_before_lots": usual,
         "depth_low_lots": low,
         "depth_low_share": round(low / usual, 4) if low is not None and usual else None,
         "depth_low_share_target": 0.01,
