@@ -210,6 +210,25 @@ def report(directory: Directory) -> None:
 
 
 @app.command()
+def stylised(
+    directory: Directory,
+    interval_ms: Annotated[float, typer.Option(min=1.0, help="Between the mids that returns are made of.")] = 50.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure stylised facts of markets on a run's calm part: what it has in common with real ones, and what not."""
+    from aar_swarm.analysis.stylised import of_run
+    from aar_swarm.results import load
+
+    found = of_run(load(directory), interval_ms)
+    if as_json:
+        print(json.dumps(found))
+        return
+    words = {True: "holds", False: "does not hold", None: "too little data"}
+    for name, fact in found.items():
+        _out.print(f"{name:28} {fact['value']!s:>10}  {words[fact['holds']]:16} {fact['expected']}", soft_wrap=True)
+
+
+@app.command()
 def scenarios() -> None:
     """List the scenarios: their breakers, their sizes and their dials, which `--set` and `--vary` turn."""
     for name in scenario_names():

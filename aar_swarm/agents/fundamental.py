@@ -114,7 +114,7 @@ class Fundamental(Strategy):
 
     def _act(self) -> list[Action]:
         reach = self.seen_ticks * (1 + self.sign * self.p.reach_bps / _BPS)
-        price = int(min(self.limit_ticks, reach) if self.sign > 0 else max(self.limit_ticks, reach))
+        price = round(min(self.limit_ticks, reach) if self.sign > 0 else max(self.limit_ticks, reach))
         price = min(max(price, 1), self.market.price_levels - 1)
         quantity, self.decided_lots = self.decided_lots, 0
         resting = self.open_orders.values()

@@ -67,7 +67,7 @@ class Holder(Strategy):
         self.held: np.ndarray | None = None  # the schedule: what to hold after each step
         self.step = 0
         self.news_bps: int | None = None  # the latest
-        self.departures = 0
+        self.departures = -1  # the number of the latest; its timers carry it
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):

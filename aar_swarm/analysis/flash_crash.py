@@ -53,8 +53,7 @@ def scenario_measures(session: Session, rows: Array) -> dict[str, Any]:
     reference = session.mid_before(session.signal_sequence)
     if not len(program) or reference is None:
         return {}
-    lowest = int(np.argmin(after["price_ticks"]))
-    low_ns = int(after["time_ns"][lowest])
+    low_ns = int(program["time_ns"][int(np.argmin(program["price_ticks"]))])
     busiest = _busiest(program, BUSIEST_MINUTES * minute_ns)
     return {
         "scaled_minute_ms": minute_ns / MS,
@@ -63,12 +62,12 @@ def scenario_measures(session: Session, rows: Array) -> dict[str, Any]:
         **_potato(session, "busiest", busiest, share_target=0.49, net_target=0.0074),
         **_potato(session, "crash", after[after["time_ns"] <= low_ns], share_target=0.33, net_target=2000 / 140_000),
         "volume_busiest_over_mean": _rate_ratio(busiest, program, BUSIEST_MINUTES / PROGRAM_MINUTES),
-        "drop_bps": round(_largest_fall(after, CRASH_MINUTES * minute_ns) * _BPS, 1),
+        "drop_bps": round(_largest_fall(program, CRASH_MINUTES * minute_ns) * _BPS, 1),
         "drop_bps_target": 500,
         "low_minutes": round((low_ns - start) / minute_ns, 2),
         "low_minutes_target": 13.5,
-        **_depth(session),
-        **_pause(session, after, reference, minute_ns),
+        **_depth(session, end),
+        **_pause(session, after, len(program), reference, minute_ns),
         **_shares(session, program),
     }
 
@@ -155,32 +154,32 @@ def _largest_fall(fills: Array, window_ns: float) -> float:
     return largest
 
 
-def _depth(session: Session) -> dict[str, Any]:
-    """depth_low_share: least bid depth within 1 % of the mid after the signal, over its mean in the five seconds (of
-    the machine's clock, or what there is) before. The record's 1 % is against that morning's, and over more than 1
-    %."""
+def _depth(session: Session, end_ns: float) -> dict[str, Any]:
+    """depth_low_share: least bid depth within 1 % of the mid in the 20 minutes, over that at the signal. The record's
+    1 % is against that morning's depth."""
     assert session.signal_sequence is not None and session.signal_ns is not None
     tops = session.tops
-    before = tops[: session.signal_sequence - 1]
-    before = before[before["time_ns"] >= session.signal_ns - 1000 * MS]
     later = tops[session.signal_sequence : session.close_sequence - 1]
-    usual = float(before["bid_depth_lots"].mean()) if len(before) else 0.0
+    later = later[later["time_ns"] <= end_ns]
+    usual = int(tops["bid_depth_lots"][session.signal_sequence - 2])
     low = int(later["bid_depth_lots"].min()) if len(later) else None
     return {
-        "depth_before_lots": round(usual),
+        "depth_before_lots": usual,
         "depth_low_lots": low,
         "depth_low_share": round(low / usual, 4) if low is not None and usual else None,
         "depth_low_share_target": 0.01,
     }
 
 
-def _pause(session: Session, after: Array, reference: float, minute_ns: float) -> dict[str, Any]:
-    """fall_before_pause: share of the fall (mid before the signal → lowest trade) that had happened at the last trade
+def _pause(session: Session, after: Array, within: int, reference: float, minute_ns: float) -> dict[str, Any]:
+    """within: how many of the fills are of the 20 minutes, in which the lowest is sought.
+
+    fall_before_pause: share of the fall (mid before the signal → lowest trade) that had happened at the last trade
     before the first halt; fall_after_pause is the rest. rebound_after_pause: how far the last trade within five
     minutes after it was above the lowest, as a share of that fall. Without a pause, rebound: the same after the lowest.
     """
     prices = after["price_ticks"]
-    low_at = int(np.argmin(prices))
+    low_at = int(np.argmin(prices[:within]))
     fall = reference - float(prices[low_at])
     if fall <= 0:
         return {"pauses": 0, "fall_bps": 0.0}

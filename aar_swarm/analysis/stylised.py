@@ -12,7 +12,9 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from exchange.clock import MS
+from aar_swarm.results import Run
+from exchange.clock import MS, SECOND
+from exchange.errors import ConfigurationError
 from exchange.types import EventKind, Side
 
 _BAND = 1.96
@@ -60,6 +62,26 @@ def stylised_facts(
         "depth_profile": depth_profile(events, times, mids, np.linspace(start_ns, end_ns, _SAMPLES + 1)[1:]),
         "concave_impact": concave_impact(*_impacts(orders, book)),
     }
+
+
+def of_run(run: Run, interval_ms: float = 50.0) -> dict[str, Fact]:
+    """The facts of a run's calm part, on its main instrument: from one second after the opening (the book fills) to a
+    signal that says something, or to the close.
+
+    Raises: ConfigurationError: there is no such part.
+    """
+    kind = pl.col("kind")
+    events = run.events
+    opened = events.filter(kind == int(EventKind.SESSION_OPENED))["time_ns"]
+    news = events.filter((kind == int(EventKind.SIGNAL_PUBLISHED)) & (pl.col("value") != 0))["time_ns"]
+    closed = events.filter(kind == int(EventKind.SESSION_CLOSED))["time_ns"]
+    ends = [*news.to_list()[:1], *closed.to_list()[:1]]
+    if not len(opened) or not ends or ends[0] <= opened[0] + SECOND:
+        raise ConfigurationError(f"{run.directory}: less than a second between its opening and its news or its close")
+    main = pl.col("instrument") == 0
+    return stylised_facts(
+        events.filter(main), run.trades.filter(main), run.book, opened[0] + SECOND, ends[0], interval_ms
+    )
 
 
 def autocorrelation(values: np.ndarray, lags: int = _LAGS) -> np.ndarray:
