@@ -106,6 +106,13 @@ class TestVolumeSeller:
         seller.handle(ended(order.order_id, 4), 50 * MS)
         assert lots(seller.handle(Timer(0), 100 * MS), Side.SELL) == 9
 
+    def test_a_late_slice_is_as_much_larger(self):
+        seller = self.seller()
+        seller.handle(signal(0), 0)
+        seller.handle(book(at_ms=0), 0)
+        seller.handle(book(at_ms=1, volume=1000), MS)
+        assert lots(seller.handle(Timer(0), 200 * MS), Side.SELL) == 18
+
     def test_is_blind_to_the_price(self):
         sold = []
         for bid, ask in ((9_999, 10_001), (100, 16_000), (0, 16_384)):
@@ -311,6 +318,12 @@ class TestHighFrequency:
         assert taken(0, 100, 21) == 0
         assert taken(0, 1000, 50) == 10
         assert taken(26, 1000, 50) == 4
+
+    def test_does_not_take_a_thin_touch_that_is_its_own(self):
+        trader = self.trader()
+        trader.handle(book(), 0)
+        placed = orders(trader.handle(book(bid_lots=100, ask_lots=10), 10 * MS))
+        assert not [o for o in placed if o.rule == Rule.TAKE_TOUCH]
 
     def test_is_silent_in_a_halt_and_back_at_its_next_look(self):
         trader = self.trader()
