@@ -75,8 +75,10 @@ class Fundamental(Strategy):
                 return self._act()
         elif isinstance(event, Timer) and event.tag == _LOOK:
             return [self._next_look(now_ns), *self._look(now_ns)]
-        elif isinstance(event, Timer) and not self.halted:
-            return self._act()
+        elif isinstance(event, Timer):
+            if not self.halted:
+                return self._act()
+            self.decided_lots = 0  # too late; it decides again at a look
         return ()
 
     def _next_look(self, now_ns: int) -> Wake:

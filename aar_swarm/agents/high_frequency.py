@@ -100,7 +100,8 @@ class HighFrequency(Strategy):
     def _aggress(
         self, top: TopOfBook, side: Side, quantity_lots: int, reach_ticks: int, rule: Rule, now_ns: int
     ) -> list[Action]:
-        if self.aggressor in self.open_orders or now_ns < self.not_before_ns or quantity_lots <= 0:
+        there = top.ask_lots if side == Side.BUY else top.bid_lots
+        if self.aggressor in self.open_orders or now_ns < self.not_before_ns or quantity_lots <= 0 or not there:
             return []
         if side == Side.BUY:
             price = min(top.ask_ticks + reach_ticks, self.market.price_levels - 1)

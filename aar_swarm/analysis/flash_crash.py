@@ -154,9 +154,9 @@ def _largest_fall(fills: Array, window_ns: float) -> float:
     return largest
 
 
-def _depth(session: Session, end_ns: float) -> dict[str, Any]:
-    """depth_low_share: least bid depth within 1 % of the mid in the 20 minutes, over that at the signal. The record's
-    1 % is against that morning's depth."""
+def _depth(session: Session) -> dict[str, Any]:
+    """depth_low_share: least bid depth within 1 % of the mid after the signal, over its mean in the second (of the
+    machine's clock, or what there is) before. The record's 1 % is against that morning's, and over more than 1 %."""
     assert session.signal_sequence is not None and session.signal_ns is not None
     tops = session.tops
     later = tops[session.signal_sequence : session.close_sequence - 1]
@@ -181,10 +181,10 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
     prices = after["price_ticks"]
     low_at = int(np.argmin(prices[:within]))
     fall = reference - float(prices[low_at])
-    if fall <= 0:
-        return {"pauses": 0, "fall_bps": 0.0}
     halts = session.events[session.events["kind"] == EventKind.INSTRUMENT_HALTED]
     halts = halts[halts["time_ns"] >= session.signal_ns]
+    if fall <= 0:
+        return {"pauses": len(halts), "fall_bps": 0.0}
     five_later = after[after["time_ns"] <= after["time_ns"][low_at] + CRASH_MINUTES * minute_ns]
     found: dict[str, Any] = {
         "fall_bps": round(fall / reference * _BPS, 1),
