@@ -154,9 +154,9 @@ def _largest_fall(fills: Array, window_ns: float) -> float:
     return largest
 
 
-def _depth(session: Session) -> dict[str, Any]:
-    """depth_low_share: least bid depth within 1 % of the mid after the signal, over its mean in the second (of the
-    machine's clock, or what there is) before. The record's 1 % is against that morning's, and over more than 1 %."""
+def _depth(session: Session, end_ns: float) -> dict[str, Any]:
+    """depth_low_share: least bid depth within 1 % of the mid in the 20 minutes, over that at the signal. The record's
+    1 % is against that morning's depth."""
     assert session.signal_sequence is not None and session.signal_ns is not None
     tops = session.tops
     later = tops[session.signal_sequence : session.close_sequence - 1]
@@ -175,16 +175,16 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
     """within: how many of the fills are of the 20 minutes, in which the lowest is sought.
 
     fall_before_pause: share of the fall (mid before the signal → lowest trade) that had happened at the last trade
-    before the first halt; fall_after_pause is the rest. rebound_after_pause: how far the last trade within five
-    minutes after it was above the lowest, as a share of that fall. Without a pause, rebound: the same after the lowest.
+    before the first halt below that mid; fall_after_pause is the rest. rebound_after_pause: how far the last trade
+    within five minutes after it was above the lowest, as a share of that fall; rebound: the same after the lowest.
     """
     prices = after["price_ticks"]
     low_at = int(np.argmin(prices[:within]))
     fall = reference - float(prices[low_at])
+    if fall <= 0:
+        return {"pauses": 0, "fall_bps": 0.0}
     halts = session.events[session.events["kind"] == EventKind.INSTRUMENT_HALTED]
     halts = halts[halts["time_ns"] >= session.signal_ns]
-    if fall <= 0:
-        return {"pauses": len(halts), "fall_bps": 0.0}
     five_later = after[after["time_ns"] <= after["time_ns"][low_at] + CRASH_MINUTES * minute_ns]
     found: dict[str, Any] = {
         "fall_bps": round(fall / reference * _BPS, 1),
@@ -192,6 +192,7 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
         "pauses": len(halts),
         "pauses_target": 1,
     }
+    halts = halts[halts["price_ticks"] < reference]
     if not len(halts):
         return found
     halted_ns = int(halts["time_ns"][0])
@@ -209,9 +210,9 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
         "pause_minutes_target": 13.5,
         "pause_ms": None if resumed_ns is None else round((resumed_ns - halted_ns) / MS, 1),
         "pause_ms_target": round(5 / 60 * minute_ns / MS, 1),
-        "fall_before_pause": round(min(1.0, (reference - at_halt) / fall), 3),
+        "fall_before_pause": round(min(1.0, max(0.0, (reference - at_halt) / fall)), 3),
         "fall_before_pause_target": 1.0,
-        "fall_after_pause": round(max(0.0, (at_halt - float(prices[low_at])) / fall), 3),
+        "fall_after_pause": round(min(1.0, max(0.0, (at_halt - float(prices[low_at])) / fall)), 3),
         "rebound_after_pause": round(float(later["price_ticks"][-1] - prices[low_at]) / fall, 3)
         if len(later)
         else None,
