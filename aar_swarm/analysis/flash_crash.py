@@ -175,7 +175,7 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
     """within: how many of the fills are of the 20 minutes, in which the lowest is sought.
 
     fall_before_pause: share of the fall (mid before the signal → lowest trade) that had happened at the last trade
-    before the first halt; fall_after_pause is the rest. rebound_after_pause: how far the last trade within five
+    before the first halt below that mid; fall_after_pause is the rest. rebound_after_pause: how far the last trade within five
     minutes after it was above the lowest, as a share of that fall. Without a pause, rebound: the same after the lowest.
     """
     prices = after["price_ticks"]
@@ -192,6 +192,7 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
         "pauses": len(halts),
         "pauses_target": 1,
     }
+    halts = halts[halts["price_ticks"] < reference]
     if not len(halts):
         return found
     halted_ns = int(halts["time_ns"][0])
@@ -209,9 +210,9 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
         "pause_minutes_target": 13.5,
         "pause_ms": None if resumed_ns is None else round((resumed_ns - halted_ns) / MS, 1),
         "pause_ms_target": round(5 / 60 * minute_ns / MS, 1),
-        "fall_before_pause": round(min(1.0, (reference - at_halt) / fall), 3),
+        "fall_before_pause": round(min(1.0, max(0.0, (reference - at_halt) / fall)), 3),
         "fall_before_pause_target": 1.0,
-        "fall_after_pause": round(max(0.0, (at_halt - float(prices[low_at])) / fall), 3),
+        "fall_after_pause": round(min(1.0, max(0.0, (at_halt - float(prices[low_at])) / fall)), 3),
         "rebound_after_pause": round(float(later["price_ticks"][-1] - prices[low_at]) / fall, 3)
         if len(later)
         else None,
