@@ -175,8 +175,8 @@ def _pause(session: Session, after: Array, within: int, reference: float, minute
     """within: how many of the fills are of the 20 minutes, in which the lowest is sought.
 
     fall_before_pause: share of the fall (mid before the signal → lowest trade) that had happened at the last trade
-    before the first halt below that mid; fall_after_pause is the rest. rebound_after_pause: how far the last trade within
-    five minutes after it was above the lowest, as a share of that fall; rebound: the same after the lowest.
+    before the first halt below that mid; fall_after_pause is the rest. rebound_after_pause: how far the last trade
+    within five minutes after it was above the lowest, as a share of that fall; rebound: the same after the lowest.
     """
     prices = after["price_ticks"]
     low_at = int(np.argmin(prices[:within]))
