@@ -377,7 +377,7 @@ class TestFundamental:
         (order,) = orders(trader.handle(Timer(wake.tag), wake.at_ns))
         assert order.quantity_lots == 40
         assert (order.order_type, order.rule) == (OrderType.LIMIT, Rule.BUY_FUNDAMENTAL)
-        assert order.price_ticks == int(9_801 * 1.001)  # a little beyond what it saw
+        assert order.price_ticks == round(9_801 * 1.001)  # a little beyond what it saw
 
     def test_never_pays_more_than_its_limit(self):
         trader = self.trader(reach_bps=500)
