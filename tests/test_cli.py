@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "exit-window"], "unknown scenario 'exit-window'; there are: exit-door"),
+        (["run", "exit-window"], "unknown scenario 'exit-window'; there are: .*exit-door"),
         (["run", "exit-door", "--set", "makers.levles=3"], "unknown setting 'makers.levles'"),
         (["run", "exit-door", "--set", "makers.levels"], "write it as key=value"),
         (["run", "exit-door", "--set", "makers.levels=0"], "makers.levels: .*greater than or equal to 1"),
