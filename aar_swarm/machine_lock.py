@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aar_swarm.progress import Progress
+from exchange import clock
 from exchange.errors import ConfigurationError
+
+_POLL_S = 0.1
 
 
 @contextmanager
@@ -32,11 +35,19 @@ def machine_to_itself(progress: Progress) -> Iterator[None]:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
             raise ConfigurationError(f"{path}: is not a file of this user; remove it, or use --alongside")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(descriptor):
             progress.stage("waiting for another run to end (--alongside: share the machine with it)")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while not _taken(descriptor):
+                clock.sleep(_POLL_S)  # a flock that waits is not sure to hear Ctrl-C
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Take the lock if nobody has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
