@@ -90,6 +90,7 @@ def test_engine_agrees_without_the_compiler() -> None:
     _fuzz_in_a_process("--money", commands=6_000, NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # what is compiled with checks takes minutes on a busy machine
 def test_engine_stays_within_its_arrays(tmp_path: Path) -> None:
     # What is compiled with checks must not be found by those who want none.

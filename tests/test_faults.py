@@ -122,7 +122,7 @@ def kill_rounds(directory, rounds: int, seed: int, sync: str = "never") -> None:
 
 
 def test_kill_nine_at_any_moment_loses_and_doubles_nothing(tmp_path):
-    kill_rounds(tmp_path, 45, seed=1)
+    kill_rounds(tmp_path, 15, seed=1)
 
 
 def test_kill_nine_with_every_batch_synced(tmp_path):

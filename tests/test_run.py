@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 
 import aar_swarm
-from aar_swarm import results
+from aar_swarm import cli, results
 from aar_swarm.scenario import load_scenario
 from aar_swarm.write_up import ReplayDiffers, write_up
 from cluster.scoreboard import AgentState
@@ -422,14 +423,17 @@ def test_a_stopped_host_ends_the_run_with_a_word(tmp_path):
     assert process.returncode == 1 and "has not answered" in error.splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["replay", "report"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe"], ids=repr)
-def test_damaged_figures_of_a_run_are_named(finished, tmp_path, content):
+def test_damaged_figures_of_a_run_are_named(finished, tmp_path, content, command, monkeypatch, capfd):
     copy = tmp_path / "run"
     shutil.copytree(finished[0], copy)
     (copy / results.SUMMARY).write_bytes(content)
-    for command in ("replay", "report"):
-        done = aar(command, copy)
-        assert done.returncode == 2 and results.SUMMARY in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    monkeypatch.setattr(sys, "argv", ["aar", command, str(copy)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = capfd.readouterr().err
+    assert ended.value.code == 2 and results.SUMMARY in error and error.count("\n") == 1, error
 
 
 @pytest.mark.slow
