@@ -30,10 +30,10 @@ def rehearse(twin: Strategy) -> None:
         data += [_market_data(kind, market.stablecoin, prices) for kind in twin.listens_to_coin]
     heard = [event for events in data for event in events]
     public = [
-        wire.Notice(int(kind), 1, 0, 0, 0, value, 0, 0, 0, 0)
+        wire.Notice(int(kind), 1, 0, 0, 0, value, 0, 0, 0, 0, 0, 0)
         for kind, value in ((OPENED, 0), (SIGNAL, -_BPS), (SIGNAL, _BPS))
     ]
-    events: list[Event] = [*heard, *public, Timer(0), *heard, wire.Notice(HALTED, 1, 0, 0, 0, 0, 0, 0, 0, 0)]
+    events: list[Event] = [*heard, *public, Timer(0), *heard, wire.Notice(HALTED, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
     for event in events:
         for action in twin.handle(event, 0):
             report = _answer(action, prices)
@@ -53,7 +53,7 @@ def _market_data(kind: int, instrument: int, prices: dict[int, int]) -> list[Eve
                 )
             )
         elif layout is wire.Notice:
-            found.append(wire.Notice(int(kind), 1, time_ns, instrument, 0, price, 0, 0, price, 0))
+            found.append(wire.Notice(int(kind), 1, time_ns, instrument, 0, price, 0, 0, price, 0, 0, 0))
     return found
 
 

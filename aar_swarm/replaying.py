@@ -92,8 +92,15 @@ def _with_breaker(config: EngineConfig, settings: Mapping[str, Any]) -> EngineCo
         return config
     main = config.instruments[MAIN]
     try:
-        breaker = Breaker.model_validate({**Breaker.from_ns(main.breaker).model_dump(), **changes}).in_ns()
+        had = Breaker.from_ns(main.breaker, config.market_breaker).model_dump()
+        breaker = Breaker.model_validate({**had, **changes})
+        changed = main.model_copy(update={"breaker": breaker.in_ns()})
+        what_if = config.model_copy(
+            update={
+                "instruments": (changed, *config.instruments[1:]),
+                "market_breaker": breaker.market_in_ns(),
+            }
+        )
+        return EngineConfig.model_validate(what_if.model_dump())  # a breaker that could never trip is refused here too
     except ValidationError as error:
         raise ConfigurationError(explain(error, "breaker.")) from None
-    changed = main.model_copy(update={"breaker": breaker})
-    return config.model_copy(update={"instruments": (changed, *config.instruments[1:])})

@@ -34,6 +34,7 @@ from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
 from cluster.guard import Guard, new_run_id
+from cluster.kill_switch import Kill
 from cluster.limits import check_machine
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
@@ -229,8 +230,10 @@ class _Run:
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
         self.keys: GeneratedKeys | None = None
+        self.kills: list[Kill] = []
         self.vendor_processes = vendors.count_processes(scenario)
         self.asks: list[dict[str, Any] | None] = []
+        self._host_key = vendors.key_numbers(scenario, agents).stop
 
     def perform(self) -> Run:
         parent = tempfile.gettempdir()
@@ -300,6 +303,7 @@ class _Run:
             "memory_kb": sum(memory_kb),
             "exited": [end for status in statuses for end in status["exited"]],
             "hosts": hosts,
+            "kills": self.kills,
         }
 
     def _start_venue(self, nodes: list[placement.Node]) -> dict[str, Any]:
@@ -314,7 +318,8 @@ class _Run:
         }
         operator = None
         if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
-            self.keys = generate([*range(self.agents), *vendors.key_numbers(self.scenario, self.agents)], [_OPERATOR])
+            beyond = vendors.key_numbers(self.scenario, self.agents)
+            self.keys = generate([*range(self.agents), *beyond, self._host_key], [_OPERATOR])
             config |= {"host": self.venue.node.address, "keys": self.keys.venue}
             operator = self.keys.operators[_OPERATOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
@@ -378,6 +383,14 @@ class _Run:
                         "ask for fewer"
                     )
             self._show_ready()
+        # A host's own key belongs to no account: with it one may listen.
+        keys = None if self.keys is None else self.keys.accounts[self._host_key]
+        calls = [
+            (host, 0, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
+            for host, agents in zip(self.hosts, ranges, strict=True)
+        ]
+        for host, _, call in calls:
+            host.end(call, _START_TIMEOUT_S)
         deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
         while (ready := self._show_ready()) < self.agents:
             if clock.monotonic_ns() > deadline:
@@ -466,6 +479,7 @@ class _Run:
         rows = np.concatenate([host.call("rows") for host in self.hosts])
         rows = rows[np.argsort(rows["agent_id"])]
         is_agent = rows["agent_id"] < self.agents
+        self.kills = [kill for host in self.hosts for kill in host.call("kills")]
         statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
         return rows[is_agent], rows[~is_agent], statuses
 

@@ -166,6 +166,7 @@ class Scenario(Config):
         return EngineConfig(
             instruments=tuple(instruments),
             accounts=agents,
+            market_breaker=self.breaker.market_in_ns() if self.breaker else None,
             revalue_interval_ns=round(self.revalue_interval_ms * MS),
             margin=self.margin.config() if self.margin else None,
             lending=self.lending.config() if self.lending else None,
@@ -305,7 +306,8 @@ def _validate(raw: dict[str, Any]) -> Scenario:
     with _told(""):
         scenario = Scenario.model_validate(raw)
     with _told("breaker"):
-        if scenario.breaker is not None and not scenario.breaker.in_ns().armed:
+        breaker = scenario.breaker
+        if breaker is not None and not (breaker.in_ns().armed or breaker.market_in_ns()):
             raise ConfigurationError(
                 "the breaker has no threshold, so it could never trip; set one, or use --breaker off"
             )

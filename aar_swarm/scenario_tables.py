@@ -14,6 +14,7 @@ from exchange.config import (
     InstrumentConfig,
     LendingConfig,
     MarginConfig,
+    MarketBreakerConfig,
     OracleConfig,
     StablecoinConfig,
 )
@@ -27,6 +28,8 @@ _MarginBps = Annotated[int, Field(ge=1, le=10_000)]
 _Ticks = Annotated[int, Field(ge=1, lt=1 << 18)]
 _Lots = Annotated[int, Field(ge=0, le=1 << 31)]
 _Cash = Annotated[int, Field(ge=0, le=MAX_CASH)]
+_WindowMs = Annotated[float, Field(ge=0, le=3_600_000)]
+_OF_MARKET = "market_"
 _PhaseMs = Annotated[float, Field(ge=0, le=86_400_000)]
 _Leverage = Annotated[float, Field(ge=0, le=10_000)]
 
@@ -111,39 +114,65 @@ class MarketData(Config):
 
 
 class Breaker(Config):
-    """BreakerConfig of the exchange, of the main instrument, with windows in ms."""
+    """BreakerConfig of the exchange, of the main instrument, times in ms; and, as market_…, MarketBreakerConfig."""
 
     price_move_bps: _Bps = 0
-    price_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
+    price_window_ms: _WindowMs = 0.0
     sell_volume_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
-    sell_window_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 0.0
+    sell_window_ms: _WindowMs = 0.0
+    liquidations: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    liquidation_notional: _Cash = 0
+    liquidation_window_ms: _WindowMs = 0.0
+    depth_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    depth_bps: _Bps = 0
+    imbalance_bps: _Bps = 0
+    imbalance_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    imbalance_window_ms: _WindowMs = 0.0
+    action: Literal["halt", "halt_market", "kill_participant", "kill_all"] = "halt"
+    publish_thresholds: bool = False
     halt_ms: _PhaseMs = 0.0
     """0: to the close; else a call auction of reopening_auction_ms follows."""
     reopening_auction_ms: _PhaseMs = 0.0
     cancels_while_halted: bool = False
+    risk_reducing_while_halted: bool = False
+    collar_bps: _Bps = 0
+    collar_widening_bps: _Bps = 0
+    collar_extensions: Annotated[int, Field(ge=0, le=1000)] = 0
+    market_halted_instruments: Annotated[int, Field(ge=0, le=256)] = 0
+    market_liquidations: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    market_liquidation_notional: _Cash = 0
+    market_liquidation_window_ms: _WindowMs = 0.0
+    market_action: Literal["halt_market", "kill_all"] = "halt_market"
 
     @classmethod
-    def from_ns(cls, breaker: BreakerConfig) -> "Breaker":
-        return cls(
-            price_move_bps=breaker.price_move_bps,
-            price_window_ms=breaker.price_window_ns / MS,
-            sell_volume_lots=breaker.sell_volume_lots,
-            sell_window_ms=breaker.sell_window_ns / MS,
-            halt_ms=breaker.halt_ns / MS,
-            reopening_auction_ms=breaker.reopening_auction_ns / MS,
-            cancels_while_halted=breaker.cancels_while_halted,
+    def from_ns(cls, breaker: BreakerConfig, market: MarketBreakerConfig | None) -> "Breaker":
+        settings = breaker.model_dump()
+        settings |= {f"{_OF_MARKET}{name}": value for name, value in (market.model_dump() if market else {}).items()}
+        return cls.model_validate(
+            {
+                name.removesuffix("_ns") + "_ms" if name.endswith("_ns") else name: value / MS
+                if name.endswith("_ns")
+                else value
+                for name, value in settings.items()
+            }
         )
 
+    def _settings(self, of_market: bool) -> dict[str, Any]:
+        found = {}
+        for name, value in self.model_dump().items():
+            if name.startswith(_OF_MARKET) == of_market:
+                plain = name.removeprefix(_OF_MARKET)
+                in_ms = plain.endswith("_ms")
+                found[plain.removesuffix("_ms") + "_ns" if in_ms else plain] = round(value * MS) if in_ms else value
+        return found
+
     def in_ns(self) -> BreakerConfig:
-        return BreakerConfig(
-            price_move_bps=self.price_move_bps,
-            price_window_ns=round(self.price_window_ms * MS),
-            sell_volume_lots=self.sell_volume_lots,
-            sell_window_ns=round(self.sell_window_ms * MS),
-            halt_ns=round(self.halt_ms * MS),
-            reopening_auction_ns=round(self.reopening_auction_ms * MS),
-            cancels_while_halted=self.cancels_while_halted,
-        )
+        return BreakerConfig.model_validate(self._settings(of_market=False))
+
+    def market_in_ns(self) -> MarketBreakerConfig | None:
+        settings = self._settings(of_market=True)
+        armed = settings["halted_instruments"] or settings["liquidations"] or settings["liquidation_notional"]
+        return MarketBreakerConfig.model_validate(settings) if armed else None
 
 
 class Margin(MarginConfig):

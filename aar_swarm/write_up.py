@@ -13,15 +13,17 @@ from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
 from aar_swarm.analysis.price import liquidity_table
+from aar_swarm.analysis.timing import kill_times
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
 from cluster.scoreboard import AgentState
 from exchange import journal
-from exchange.replay import replay
+from exchange.config import EngineConfig
+from exchange.replay import replay, state_hashes
 from exchange.server import TIMINGS_FILE
 from exchange.state import Array
-from exchange.types import DECISION_COMMANDS, EventKind, Phase, Reason, Trigger
+from exchange.types import DECISION_COMMANDS, BreakerAction, EventKind, Phase, Reason, Trigger
 
 # FIX codes beside ours: SecurityTradingStatus (326), SecurityTradingEvent (1174), MassActionReason (2675).
 _FIX_HALT = {"SecurityTradingStatus": 2, "SecurityTradingEvent": 3, "MassActionReason": 11}
@@ -69,15 +71,16 @@ def write_up(
     )
     rows = outcome["rows"]
     measured, losses = measure(session, rows, latency, timings)
-    lost = [end for end in outcome["exited"] if end[2] != 0]
-    finished = int((rows["state"] == AgentState.FINISHED).sum())
+    killed = {agent for kill in outcome["kills"] for agent, _ in kill["deaths"]}
+    lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
+    finished = int(((rows["state"] == AgentState.FINISHED) & ~np.isin(rows["agent_id"], list(killed))).sum())
     summary = {
         "scenario": scenario.name,
         "breaker": scenario.breaker_name,
         "seed": manifest["seed"],
         "agents_requested": manifest["agents"],
         "agent_processes_started": len(rows),
-        "agent_processes_lost": len(rows) - finished,
+        "agent_processes_lost": len(rows) - finished - len(killed),
         "agent_exits": sorted(lost)[:20],
         "session_s": round(outcome["session_s"], 3),
         "agents_start_s": round(outcome["start_s"], 3),
@@ -91,6 +94,7 @@ def write_up(
         "reports_unsent": final["reports_unsent"],
         **measured,
         **own_measures(session, rows),
+        **kill_times(session, outcome["kills"]),
     }
     if recording is not None:
         summary["background"] = lobster_agreement(
@@ -114,7 +118,7 @@ def write_up(
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
     tables.from_records(rows).with_columns(pl.Series("participants", groups)).write_parquet(directory / results.AGENTS)
-    write_notices(directory / results.NOTICES, replayed.events, timings)
+    write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
 
@@ -131,46 +135,84 @@ _PUBLIC = (
     EventKind.SIGNAL_PUBLISHED,
     EventKind.SESSION_CLOSED,
     EventKind.PHASE_CHANGED,
+    EventKind.PARTICIPANTS_KILLED,
+    EventKind.AUCTION_EXTENDED,
+    EventKind.THRESHOLD_PUBLISHED,
 )
 
 
-def write_notices(path: Path, events: Array, timings: Array) -> None:
-    """What was told to everyone about the session, one JSON object a line. What oracles said is in events.parquet."""
+def write_notices(path: Path, config: EngineConfig, commands: Array, events: Array, timings: Array) -> None:
+    """What was told to everyone about the session, one JSON object a line. What oracles said is in events.parquet.
+
+    A halt and a kill have the state hash at their command, from a replay of what came before.
+    """
     public = events[np.isin(events["kind"], _PUBLIC)]
+    stops = public[np.isin(public["kind"], (EventKind.INSTRUMENT_HALTED, EventKind.PARTICIPANTS_KILLED))]
+    hashes = state_hashes(config, commands, [int(number) for number in stops["sequence"]])
     with path.open("w") as file:
         for at, event in enumerate(public):
-            sequence = int(event["sequence"])
+            kind, sequence = int(event["kind"]), int(event["sequence"])
             notice: dict[str, Any] = {
-                "notice": EventKind(int(event["kind"])).name,
+                "notice": EventKind(kind).name,
                 "sequence": sequence,
                 "received_ns": int(event["time_ns"]),
                 "matched_ns": int(timings["matched_ns"][sequence - 1]) if sequence <= len(timings) else None,
             }
-            if event["kind"] == EventKind.INSTRUMENT_HALTED:
+            if event["instrument"] >= 0:
+                notice["instrument"] = int(event["instrument"])
+            if kind == EventKind.INSTRUMENT_HALTED:
                 until_ns = _phase_ends_ns(public[at + 1])  # the phase's change follows its halt
+                notice |= _halt_told(event, until_ns) | {"state_hash": hashes[sequence]}
+            elif kind == EventKind.PARTICIPANTS_KILLED:
                 notice |= {
-                    "instrument": int(event["instrument"]),
                     "trigger": Trigger(int(event["reason"])).name,
-                    "observed": int(event["value"]),
-                    "threshold": int(event["threshold"]),
-                    "window_ns": int(event["window_ns"]),
-                    "prevented": {
-                        "account": int(event["account"]),
-                        "order_id": int(event["order_id"]),
-                        "price_ticks": int(event["price_ticks"]),
-                        "quantity_lots": int(event["quantity_lots"]),
-                    },
-                    "answer_to_later_commands": Reason.HALTED.name,
-                    "until": "the session closes" if until_ns is None else "the reopening auction begins",
-                    "until_ns": until_ns,
-                    "fix": _FIX_HALT,
+                    "account": None if event["account"] < 0 else int(event["account"]),
+                    "participants": int(event["quantity_lots"]),
+                    "orders_cancelled": int(event["threshold"]),
+                    "answer_to_later_commands": Reason.IS_KILLED.name,
+                    "state_hash": hashes[sequence],
                 }
-            elif event["kind"] == EventKind.SIGNAL_PUBLISHED:
-                notice |= {"instrument": int(event["instrument"]), "bps": int(event["value"])}
-            elif event["kind"] == EventKind.PHASE_CHANGED:
-                notice |= {"instrument": int(event["instrument"]), "phase": Phase(int(event["value"])).name}
-                notice["until_ns"] = _phase_ends_ns(event)
+            elif kind == EventKind.SIGNAL_PUBLISHED:
+                notice["bps"] = int(event["value"])
+            elif kind == EventKind.PHASE_CHANGED:
+                notice |= {"phase": Phase(int(event["value"])).name, "until_ns": _phase_ends_ns(event)}
+            elif kind == EventKind.AUCTION_EXTENDED:
+                notice |= {"price_ticks": int(event["price_ticks"]), "collar_bps": int(event["value"])}
+                notice["reference_ticks"] = int(event["threshold"])
+            elif kind == EventKind.THRESHOLD_PUBLISHED:
+                notice |= {"trigger": Trigger(int(event["reason"])).name, "threshold": int(event["threshold"])}
+                notice["window_ns"] = int(event["window_ns"])
             file.write(json.dumps(notice) + "\n")
+
+
+def _halt_told(event: np.void, until_ns: int | None) -> dict[str, Any]:
+    """What tripped, the evidence, what it does and until when."""
+    trigger = Trigger(int(event["reason"]))
+    told: dict[str, Any] = {"trigger": trigger.name}
+    if trigger == Trigger.MARKET:
+        told["because_of_instrument"] = int(event["value"])
+    elif trigger == Trigger.SUPERVISOR:
+        told["evidence"] = {"sequence": int(event["maker_order_id"])}
+    else:
+        told |= {
+            "observed": int(event["value"]),
+            "threshold": int(event["threshold"]),
+            "window_ns": int(event["window_ns"]),
+            "evidence": {"first_sequence": int(event["maker_order_id"]), "last_sequence": int(event["sequence"])},
+            "prevented": {
+                "account": int(event["account"]),
+                "order_id": int(event["order_id"]),
+                "price_ticks": int(event["price_ticks"]),
+                "quantity_lots": int(event["quantity_lots"]),
+            },
+            "action": BreakerAction(int(event["maker_leaves_lots"])).name,
+        }
+    return told | {
+        "answer_to_later_commands": Reason.HALTED.name,
+        "until": "the session closes" if until_ns is None else "the reopening auction begins",
+        "until_ns": until_ns,
+        "fix": _FIX_HALT,
+    }
 
 
 def _phase_ends_ns(changed: np.void) -> int | None:

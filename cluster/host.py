@@ -16,8 +16,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from cluster.kill_switch import Kill, KillSwitch
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
+from exchange.keys import ClientKeys
 
 MEMORY_SAMPLE_AGENTS = 50
 
@@ -75,6 +77,7 @@ class AgentHost:
         self._pid_of: dict[int, int] = {}  # of agents not known to have ended
         self._exits_seen = 0
         self._stopped = False
+        self._kill_switch: KillSwitch | None = None
         self._fork_error: str | None = None
 
     def spawn(self, agents: Sequence[tuple[int, Mapping[str, Any]]], common: Mapping[str, Any] | None = None) -> int:
@@ -125,8 +128,27 @@ class AgentHost:
         self._note_exits()
         return dead
 
+    def arm_kill_switch(self, notices: str, agent_ids: Sequence[int], keys: ClientKeys | None = None) -> str:
+        """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill.
+
+        Returns: the scheduling class of the process that does it. Errors: ValueError: it is armed already; OSError.
+        """
+        if self._kill_switch is not None:
+            raise ValueError("the kill switch of this host is armed already")
+        self._refresh()
+        pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
+        self._kill_switch = KillSwitch(pids, notices, keys)
+        return self._kill_switch.scheduling
+
+    def kills(self) -> list[Kill]:
+        """What the kill switch has done so far."""
+        return [] if self._kill_switch is None else self._kill_switch.kills()
+
     def stop(self, grace_s: float = 0.0) -> HostStatus:
         """Let agents finish for grace_s, kill the rest, end the zygote; returns the final status. Idempotent."""
+        if self._kill_switch is not None:
+            self._kill_switch.kills()
+            self._kill_switch.close()
         try:
             if grace_s <= 0 or self._zygote.wait(grace_s) > 0:
                 self._zygote.kill(None)

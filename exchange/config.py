@@ -18,37 +18,110 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_Window = Annotated[int, Field(ge=0, le=MAX_WINDOW_NS)]
+
+
 class BreakerConfig(Config):
-    """The in-line breaker of one instrument. A trigger with the threshold 0 is off.
+    """The in-line breaker of one instrument; rules in docs/breaker.md. A trigger with the threshold 0 is off.
 
     price_move_bps over price_window_ns is CME's velocity logic (N ticks within time T; no match at the triggering
-    price); sell_volume_lots over sell_window_ns is a rate of aggressive selling, as a liquidation-rate breaker
-    has it. Both prevent the triggering match, as Eurex's volatility interruption does.
+    price); sell_volume_lots over sell_window_ns is a rate of aggressive selling; liquidations and liquidation_notional
+    are a liquidation-rate breaker. All prevent the triggering match, as Eurex's volatility interruption does.
     """
 
     price_move_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    price_window_ns: Annotated[int, Field(ge=0, le=MAX_WINDOW_NS)] = 0
+    price_window_ns: _Window = 0
     sell_volume_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
-    sell_window_ns: Annotated[int, Field(ge=0, le=MAX_WINDOW_NS)] = 0
+    sell_window_ns: _Window = 0
+    liquidations: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    """Orders of the liquidation engine within liquidation_window_ns: one an account, instrument and revaluation. Loans
+    do not count: nothing of theirs is matched."""
+    liquidation_notional: Annotated[int, Field(ge=0, le=MAX_CASH)] = 0
+    """Traded by liquidations within liquidation_window_ns, in minor units."""
+    liquidation_window_ns: _Window = 0
+    depth_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    """It trips on a match that would leave less than this within depth_bps beyond its price."""
+    depth_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    imbalance_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """|lots that takers sold − bought| over their sum, within imbalance_window_ns."""
+    imbalance_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    """That sum, before the imbalance counts."""
+    imbalance_window_ns: _Window = 0
+    action: Literal["halt", "halt_market", "kill_participant", "kill_all"] = "halt"
+    publish_thresholds: bool = False
+    """Tell the thresholds at the opening. Price limits pull prices towards them (the magnet effect), which is why
+    Eurex withholds its own; why it tripped is always told."""
     halt_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 0
     """How long a halt lasts before the reopening auction; 0: to the close."""
     reopening_auction_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 0
     cancels_while_halted: bool = False
+    risk_reducing_while_halted: bool = False
+    """A halt takes cancels, and limit orders that reduce a position; they wait for the reopening."""
+    collar_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """A reopening auction that would clear further than this from the last price goes on instead; 0: none."""
+    collar_widening_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """By how much each extension widens the collar (LULD: by 5 % of the price)."""
+    collar_extensions: Annotated[int, Field(ge=0, le=1000)] = 0
+    """After so many it clears wherever it may."""
 
     @model_validator(mode="after")
     def _armed_triggers_have_a_window(self) -> "BreakerConfig":
-        for threshold, window in (("price_move_bps", "price_window_ns"), ("sell_volume_lots", "sell_window_ns")):
+        for threshold, window in (
+            ("price_move_bps", "price_window_ns"),
+            ("sell_volume_lots", "sell_window_ns"),
+            ("liquidations", "liquidation_window_ns"),
+            ("liquidation_notional", "liquidation_window_ns"),
+            ("imbalance_bps", "imbalance_window_ns"),
+        ):
             if getattr(self, threshold) and not getattr(self, window):
                 raise ValueError(
                     f"{threshold} is set but {window} is 0, so it could see one match at most: give it a window"
                 )
         if self.halt_ns and not self.reopening_auction_ns:
             raise ValueError("halt_ns is set but reopening_auction_ns is 0: a halt that ends reopens by a call auction")
+        if bool(self.collar_bps) != bool(self.collar_extensions) or (self.collar_bps and not self.halt_ns):
+            raise ValueError(
+                "collar_bps, collar_extensions and halt_ns go together: a collar extends a reopening auction"
+            )
         return self
 
     @property
+    def triggers(self) -> tuple[str, ...]:
+        """The triggers that are armed."""
+        return tuple(name for name in BREAKER_TRIGGERS if getattr(self, name))
+
+    @property
     def armed(self) -> bool:
-        return bool(self.price_move_bps or self.sell_volume_lots)
+        return bool(self.triggers)
+
+
+BREAKER_TRIGGERS = (
+    "price_move_bps",
+    "sell_volume_lots",
+    "liquidations",
+    "liquidation_notional",
+    "depth_lots",
+    "imbalance_bps",
+)
+
+
+class MarketBreakerConfig(Config):
+    """The breaker of the whole market: it halts every instrument, each for its own halt_ns."""
+
+    halted_instruments: Annotated[int, Field(ge=0, le=256)] = 0
+    """So many at once halt the others too."""
+    liquidations: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    liquidation_notional: Annotated[int, Field(ge=0, le=MAX_CASH)] = 0
+    liquidation_window_ns: _Window = 0
+    action: Literal["halt_market", "kill_all"] = "halt_market"
+
+    @model_validator(mode="after")
+    def _it_can_trip(self) -> "MarketBreakerConfig":
+        if not (self.halted_instruments or self.liquidations or self.liquidation_notional):
+            raise ValueError("the market's breaker has no threshold, so it could never trip: set one, or leave it out")
+        if (self.liquidations or self.liquidation_notional) and not self.liquidation_window_ns:
+            raise ValueError("liquidation_window_ns is 0: give the liquidation triggers a window")
+        return self
 
 
 class LimitsConfig(Config):
@@ -175,6 +248,7 @@ class EngineConfig(Config):
     """How many of its last order ids an account may repeat and be told the first outcome again."""
     revalue_interval_ns: Annotated[int, Field(ge=MIN_PHASE_NS, le=MAX_PHASE_NS)] = MIN_PHASE_NS
     """How long after a command oracles and margin accounts are looked at."""
+    market_breaker: MarketBreakerConfig | None = None
     margin: MarginConfig | None = None
     lending: LendingConfig | None = None
     stablecoin: StablecoinConfig | None = None
@@ -221,6 +295,42 @@ class EngineConfig(Config):
                 if self.margin and instrument.batch_interval_ns:
                     raise ValueError(f"instrument {number} has batches: the liquidation engine trades continuously")
         return self
+
+    @model_validator(mode="after")
+    def _every_breaker_can_trip(self) -> "EngineConfig":
+        """Refuse a trigger that no sequence of commands could ever trip: it would be trusted and do nothing."""
+        for number, instrument in enumerate(self.instruments):
+            where = f"the breaker of instrument {number}"
+            if instrument.batch_interval_ns:
+                for name in ("sell_volume_lots", "depth_lots", "imbalance_bps"):
+                    if getattr(instrument.breaker, name):
+                        raise ValueError(
+                            f"{where} could never trip by {name}: in a batch nobody takes; leave it out, or trade "
+                            "continuously"
+                        )
+            self._liquidations_can_reach(where, instrument.breaker)
+        market = self.market_breaker
+        if market:
+            self._liquidations_can_reach("the market's breaker", market)
+            if market.halted_instruments > len(self.instruments):
+                raise ValueError(
+                    f"the market's breaker could never trip: halted_instruments is {market.halted_instruments} and "
+                    f"there are {len(self.instruments)}"
+                )
+        return self
+
+    def _liquidations_can_reach(self, where: str, breaker: BreakerConfig | MarketBreakerConfig) -> None:
+        if not (breaker.liquidations or breaker.liquidation_notional):
+            return
+        if not self.margin:
+            raise ValueError(f"{where} could never trip by liquidations: the venue has no margin accounts")
+        steps = breaker.liquidation_window_ns // self.revalue_interval_ns + 1
+        most = steps * self.margin.accounts_per_revaluation * len(self.instruments)
+        if breaker.liquidations > most:
+            raise ValueError(
+                f"{where} could never trip: liquidations is {breaker.liquidations} and at most {most} can be taken up "
+                "within liquidation_window_ns"
+            )
 
     @model_validator(mode="after")
     def _remembered_orders_is_a_power_of_two(self) -> "EngineConfig":

@@ -29,13 +29,16 @@ from exchange.types import (
     Reason,
     SelfTrade,
     Side,
+    Trigger,
 )
 
 MAX_ORDER_ID = (1 << 62) - 1
 MAX_POSITION = MAX_CASH >> 28
 MAX_FLAGS = 5
 EVENTS_BESIDE_RESTING = 6
-"""A command makes at most one event an order that rests, one an instrument, and this many more."""
+EVENTS_AN_INSTRUMENT = 7
+"""A command makes at most one event an order that rests, seven an instrument (the opening: its phase and six
+thresholds), and six more."""
 
 # Plain integers: an enum member is an object when the JIT is off and a constant when it is on.
 _PLACE_ORDER, _CANCEL_ORDER = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER)
@@ -60,6 +63,11 @@ _SIGNAL_PUBLISHED, _LIMIT_SET = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.L
 _LOGGED_ON, _LOGGED_OFF = int(EventKind.LOGGED_ON), int(EventKind.LOGGED_OFF)
 _MARGIN_SET, _CASH_WITHDRAWN = int(EventKind.MARGIN_SET), int(EventKind.CASH_WITHDRAWN)
 _INDEX_PUBLISHED = int(EventKind.INDEX_PUBLISHED)
+_AUCTION_EXTENDED, _THRESHOLD_PUBLISHED = int(EventKind.AUCTION_EXTENDED), int(EventKind.THRESHOLD_PUBLISHED)
+_HALT, _KILL = int(CommandKind.HALT), int(CommandKind.KILL)
+_BY_SUPERVISOR = int(Trigger.SUPERVISOR)
+_FIRST_TRIGGER, _LAST_TRIGGER = int(Trigger.PRICE_MOVE), int(Trigger.IMBALANCE)
+_IS_KILLED, _NOT_RISK_REDUCING = int(Reason.IS_KILLED), int(Reason.NOT_RISK_REDUCING)
 _BUY, _SELL, _BOTH = int(Side.BUY), int(Side.SELL), BOTH_SIDES
 _LIMIT, _IOC, _MARKET = int(OrderType.LIMIT), int(OrderType.IOC), int(OrderType.MARKET)
 _FOK, _POST_ONLY = int(OrderType.FOK), int(OrderType.POST_ONLY)
@@ -91,6 +99,7 @@ _SELF_TRADE, _BY_REPLACE, _BY_MASS = int(Reason.SELF_TRADE), int(Reason.REPLACED
 _DISCONNECTED, _AUCTION_REMAINDER = int(Reason.DISCONNECTED), int(Reason.AUCTION_REMAINDER)
 _BY_AUCTION, _LOST_PRIORITY = int(Reason.AUCTION), int(Reason.LOST_PRIORITY)
 _NEVER = int(NEVER)
+_BPS = 10_000
 
 
 @helper
@@ -145,6 +154,17 @@ def _would_match(state, instrument, side, price):
     return not book.beyond(book.best(state, 2 * instrument + 1 - side), price, side)
 
 
+@routine
+def _reduces_risk(state, account, instrument, side, order_type, quantity):
+    """Whether a limit order, with those that rest, can only bring the account's position nearer to 0."""
+    position = state.positions[account][instrument]
+    if order_type != _LIMIT:
+        return False
+    if side == _SELL:
+        return position["quantity_lots"] - position["reserved_lots"] >= quantity
+    return -position["quantity_lots"] - position["buying_lots"] >= quantity
+
+
 @helper
 def _check_order(state, command):
     """Why a new order whose name was accepted is rejected, or _OK; the checks of docs/matching.md from 4 on."""
@@ -153,7 +173,9 @@ def _check_order(state, command):
     if instrument < 0 or instrument >= state.instruments.shape[0]:
         return _UNKNOWN_INSTRUMENT
     reason = market.phase_reason(state, instrument, False)
-    if reason != _OK:
+    row = state.instruments[instrument]
+    reducing = reason == _IS_HALTED and row["risk_reducing_while_halted"] != 0
+    if reason != _OK and not reducing:
         return reason
     side = command["side"]
     if side != _BUY and side != _SELL:
@@ -161,7 +183,8 @@ def _check_order(state, command):
     order_type = command["order_type"]
     if order_type < _LIMIT or order_type > _POST_ONLY:
         return _INVALID_ORDER_TYPE
-    row = state.instruments[instrument]
+    if reducing and not _reduces_risk(state, account, instrument, side, order_type, command["quantity_lots"]):
+        return _NOT_RISK_REDUCING
     collecting = row["phase"] != _CONTINUOUS
     if collecting and (order_type == _MARKET or order_type == _FOK):
         return _NOT_IN_AUCTION
@@ -356,7 +379,9 @@ def _enter(state, command, events, count):
     slot = NO_SLOT
     leaves = quantity
     keeps = False
-    if over:
+    if owner["killed"] != 0:
+        reason = _IS_KILLED
+    elif over:
         reason = _MESSAGE_RATE_LIMIT
     elif command["kind"] == _REPLACE_ORDER:
         reason, slot, leaves, keeps = _check_replace(state, command)
@@ -418,29 +443,16 @@ def _enter(state, command, events, count):
             if matched == 0:
                 ended = _CASH_EXHAUSTED
                 break
-        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, side, price, matched, now_ns)
-        if trigger != 0:
+        if breaker.trips(state, instrument, side, price, matched, now_ns, command["sequence"]):
             count = market.halt(
-                state,
-                instrument,
-                side,
-                price,
-                matched,
-                leaves,
-                trigger,
-                observed,
-                threshold,
-                window_ns,
-                command,
-                events,
-                count,
+                state, instrument, account, order_id, side, price, matched, leaves, command, events, count
             )
             ended = _BY_BREAKER
             rests = False
             break
         leaves -= matched
         filled += matched
-        market.trade(state, slot, account, side, price, matched, now_ns)
+        market.trade(state, slot, account, side, price, matched, command)
         market.write_fill(
             state, slot, command, instrument, account, order_id, side, price, matched, leaves, events, count
         )
@@ -594,6 +606,31 @@ def _expire(state, command, instrument, reason, events, count):
 
 
 @routine
+def _outside_collar(state, instrument, price):
+    """Whether a reopening auction would clear outside its collar around the last price, and may go on instead."""
+    row = state.instruments[instrument]
+    if row["collar_bps"] == 0 or state.breakers[instrument]["trigger"] == 0 or row["last_ticks"] == 0:
+        return False
+    if row["extensions"] >= row["collar_extensions"]:
+        return False
+    collar = row["collar_bps"] + row["extensions"] * row["collar_widening_bps"]
+    return abs(price - row["last_ticks"]) * _BPS > collar * row["last_ticks"]
+
+
+@routine
+def _extend(state, instrument, price, command, events, count):
+    """Let a reopening auction go on with a wider collar; returns the number of events so far."""
+    row = state.instruments[instrument]
+    row["extensions"] += 1
+    event = market.write(events, count, command, _AUCTION_EXTENDED)
+    event["account"] = NOBODY
+    event["price_ticks"] = price
+    event["value"] = row["collar_bps"] + row["extensions"] * row["collar_widening_bps"]
+    event["threshold"] = row["last_ticks"]
+    return market.change_phase(state, instrument, _AUCTION, row["reopening_auction_ns"], command, events, count + 1)
+
+
+@routine
 def _timer(state, command, events, count):
     """An instrument's timer is due; returns the number of events so far."""
     instrument = command["instrument"]
@@ -614,25 +651,12 @@ def _timer(state, command, events, count):
         return market.change_phase(state, instrument, _AUCTION, top["reopening_auction_ns"], command, events, count)
     market.set_timer(state, instrument, _NEVER)
     price, volume, imbalance, reference = auction.clearing(state, instrument)
-    if phase == _BATCH and volume > 0:
-        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, _BUY, price, volume, now_ns)
-        if trigger != 0:
-            count = market.halt(
-                state,
-                instrument,
-                _BUY,
-                price,
-                volume,
-                0,
-                trigger,
-                observed,
-                threshold,
-                window_ns,
-                command,
-                events,
-                count,
-            )
-            return _expire(state, command, instrument, _BY_BREAKER, events, count)
+    if phase == _AUCTION and volume > 0 and _outside_collar(state, instrument, price):
+        return _extend(state, instrument, price, command, events, count)
+    asked = phase == _BATCH and volume > 0
+    if asked and breaker.trips(state, instrument, _BUY, price, volume, now_ns, command["sequence"]):
+        count = market.halt(state, instrument, NOBODY, 0, _BUY, price, volume, 0, command, events, count)
+        return _expire(state, command, instrument, _BY_BREAKER, events, count)
     if phase == _AUCTION or volume > 0:
         event = market.write(events, count, command, _AUCTION_ENDED)
         event["account"] = NOBODY
@@ -645,8 +669,9 @@ def _timer(state, command, events, count):
     count = _expire(state, command, instrument, _AUCTION_REMAINDER, events, count)
     if phase == _AUCTION:
         breaker.forget(state, instrument)
+        top["extensions"] = 0
     if volume > 0:
-        breaker.record_fill(state, instrument, _BUY, price, volume, now_ns)
+        breaker.record_fill(state, instrument, _BUY, price, volume, now_ns, command["sequence"])
     if phase == _AUCTION:
         count = market.change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
     return count
@@ -660,6 +685,7 @@ def _open_session(state, command, events, count):
             lasts = row["opening_auction_ns"]
             phase = _AUCTION if lasts > 0 else _trading_phase(state, number)
             count = market.change_phase(state, number, phase, lasts, command, events, count)
+            count = _publish_thresholds(state, number, command, events, count)
     return count
 
 
@@ -726,6 +752,50 @@ def _arm_revaluation(state, due_ns):
 
 
 @routine
+def _supervise(state, command, events, count):
+    """A supervisor's HALT or KILL; returns the number of events so far."""
+    account = command["account"]
+    instrument = command["instrument"]
+    reason = _OK
+    first = count
+    if command["kind"] == _KILL:
+        if account < NOBODY or account >= state.counters[0]["participants"]:
+            reason = _UNKNOWN_ACCOUNT
+        elif account != NOBODY and state.accounts[account]["killed"] != 0:
+            reason = _IS_KILLED
+        else:
+            return market.kill(state, account, _BY_SUPERVISOR, command, events, count)
+    elif instrument < NOBODY or instrument >= state.instruments.shape[0]:
+        reason = _UNKNOWN_INSTRUMENT
+    else:
+        count = market.halt_by_supervisor(state, instrument, _BY_SUPERVISOR, command, events, count)
+        if count > first:
+            return count
+        reason = _IS_HALTED
+    event = market.write(events, count, command, _REJECTED)
+    event["quantity_lots"] = command["quantity_lots"]
+    event["reason"] = reason
+    return count + 1
+
+
+@routine
+def _publish_thresholds(state, instrument, command, events, count):
+    """One event a trigger that is armed; returns the number of events so far."""
+    row = state.breakers[instrument]
+    for trigger in range(_FIRST_TRIGGER, _LAST_TRIGGER + 1):
+        threshold, window_ns = breaker.threshold_of(state, instrument, trigger)
+        if threshold > 0 and row["publish_thresholds"] != 0:
+            event = market.write(events, count, command, _THRESHOLD_PUBLISHED)
+            event["instrument"] = instrument
+            event["account"] = NOBODY
+            event["reason"] = trigger
+            event["threshold"] = threshold
+            event["window_ns"] = window_ns
+            count += 1
+    return count
+
+
+@routine
 def _administer(state, command, events, count):
     """Sessions of participants, the operator's commands and the venue's start; returns the number of events so far."""
     kind = command["kind"]
@@ -754,6 +824,8 @@ def _administer(state, command, events, count):
         elif kind == _LOG_ON:
             if amount < 0 or amount > MAX_FLAGS:
                 reason = _MALFORMED
+            elif state.accounts[account]["killed"] != 0:
+                reason = _IS_KILLED
             else:
                 row = state.accounts[account]
                 row["logged_on"] = 1
@@ -778,6 +850,8 @@ def _administer(state, command, events, count):
             event["quantity_lots"] = amount
             event["reason"] = reason
         return count + 1
+    if kind == _HALT or kind == _KILL:
+        return _supervise(state, command, events, count)
     if kind == _PUBLISH_SIGNAL:
         if instrument < 0 or instrument >= state.instruments.shape[0]:
             reason = _UNKNOWN_INSTRUMENT
@@ -871,7 +945,8 @@ def _administer(state, command, events, count):
 def events_bound(state: State) -> int:
     """Length of an events buffer that holds whatever one command can cause."""
     counters = state.counters[0]
-    return len(state.orders) + len(state.instruments) + EVENTS_BESIDE_RESTING + int(counters["revalue_events"])
+    beside = EVENTS_AN_INSTRUMENT * len(state.instruments) + EVENTS_BESIDE_RESTING
+    return len(state.orders) + beside + int(counters["revalue_events"])
 
 
 @kernel
@@ -883,7 +958,7 @@ def apply_commands(state, commands, first, last, events):
     """
     count = 0
     counters = state.counters[0]
-    beside = state.instruments.shape[0] + EVENTS_BESIDE_RESTING + counters["revalue_events"]
+    beside = EVENTS_AN_INSTRUMENT * state.instruments.shape[0] + EVENTS_BESIDE_RESTING + counters["revalue_events"]
     interval_ns = counters["revalue_interval_ns"]
     at = first
     while at < last:
@@ -977,6 +1052,7 @@ class Engine:
             row = state.instruments[number]
             add(row["phase"], row["last_ticks"], row["volume_lots"], state.breakers[number]["trigger"])
             add(row["timer_ns"], row["phase_started_ns"], row["index_ticks"], row["oracle_ticks"], row["oracle_ns"])
+            add(row["extensions"])
             add(self.resting(number))
         hidden = ("oldest", "newest", "remembered")
         names = [name for name in state.accounts.dtype.names or () if name not in hidden]

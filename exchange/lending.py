@@ -29,6 +29,7 @@ _REDEEMED, _MINTED = int(EventKind.REDEEMED), int(EventKind.MINTED)
 _REQUEST_REJECTED, _ORACLE_UPDATED = int(EventKind.REQUEST_REJECTED), int(EventKind.ORACLE_UPDATED)
 _OK, _UNKNOWN_ACCOUNT = int(Reason.NONE), int(Reason.UNKNOWN_ACCOUNT)
 _NO_SUCH_FACILITY, _IS_CLOSED = int(Reason.NO_SUCH_FACILITY), int(Reason.CLOSED)
+_IS_KILLED = int(Reason.IS_KILLED)
 _NOT_A_CASH_ACCOUNT, _QUANTITY_OUT_OF_RANGE = int(Reason.NOT_A_CASH_ACCOUNT), int(Reason.QUANTITY_OUT_OF_RANGE)
 _INSUFFICIENT_POSITION, _INSUFFICIENT_CASH = int(Reason.INSUFFICIENT_POSITION), int(Reason.INSUFFICIENT_CASH)
 _INSUFFICIENT_COLLATERAL, _POOL_EXHAUSTED = int(Reason.INSUFFICIENT_COLLATERAL), int(Reason.POOL_EXHAUSTED)
@@ -327,7 +328,9 @@ def request(state, command, events, count):
     else:
         accounts.charge(state, account, command["received_ns"])
         facility = counters["stablecoin"] if at_issuer else counters["collateral_instrument"]
-        if facility == NOBODY:
+        if state.accounts[account]["killed"] != 0:
+            reason = _IS_KILLED
+        elif facility == NOBODY:
             reason = _NO_SUCH_FACILITY
         elif state.instruments[facility]["phase"] == _CLOSED:
             reason = _IS_CLOSED

@@ -57,6 +57,8 @@ _MASS_CANCELLED, _MARGIN_CALLED = int(EventKind.MASS_CANCELLED), int(EventKind.M
 _REQUEST_REJECTED = int(EventKind.REQUEST_REJECTED)
 _REVALUE, _FIRST_REQUEST = int(CommandKind.REVALUE), int(CommandKind.DEPOSIT_COLLATERAL)
 _LAST_REQUEST, _LAST_CONTROL = int(CommandKind.MINT), int(CommandKind.PUBLISH_INDEX)
+_HALT, _KILL, _KILLED = int(CommandKind.HALT), int(CommandKind.KILL), int(EventKind.PARTICIPANTS_KILLED)
+_IS_KILLED = int(Reason.IS_KILLED)
 _OK, _MALFORMED, _UNKNOWN_ACCOUNT = int(Reason.NONE), int(Reason.MALFORMED), int(Reason.UNKNOWN_ACCOUNT)
 _NOT_LOGGED_ON, _SESSION_IN_USE = int(Reason.NOT_LOGGED_ON), int(Reason.SESSION_IN_USE)
 _TOO_MANY_SESSIONS, _WRONG_KEY = int(Reason.TOO_MANY_SESSIONS), int(Reason.WRONG_KEY)
@@ -432,6 +434,23 @@ def _keep(loop, at):
 
 
 @routine
+def _close_killed(loop, state, sockets):
+    """Close the sessions of participants that were killed: tell each, and hear it no more."""
+    for account in range(loop.sessions.shape[0]):
+        connection = loop.sessions[account]["connection"]
+        if connection != NOBODY and state.accounts[account]["killed"] != 0:
+            values = loop.values
+            values[0] = _REFUSED
+            values[1] = loop.status[0]["sequence"]
+            values[2] = loop.status[0]["last_ns"]
+            values[3] = _IS_KILLED
+            values[4] = 0
+            codec.put_connection(loop.address, connection)
+            outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, 5)
+            _unbind(loop, loop.sessions[account]["row"])
+
+
+@routine
 def _commit(loop, state, sockets, count):
     """Journal the batch's first `count` commands, apply them and tell everyone concerned.
 
@@ -455,6 +474,8 @@ def _commit(loop, state, sockets, count):
             kind = loop.events[at]["kind"]
             if kind == _LOGGED_ON:
                 outbound.send_logged_on(loop, state, sockets, at)
+            elif kind == _KILLED:
+                _close_killed(loop, state, sockets)
             elif (kind <= _MASS_CANCELLED and kind != _HALTED) or kind >= _MARGIN_CALLED:
                 if kind == _REJECTED or kind == _CANCEL_REJECTED or kind == _REQUEST_REJECTED:
                     loop.reasons[loop.events[at]["reason"] & 1023] += 1
@@ -644,6 +665,8 @@ def _log_on(loop, state, sockets, peer_size, now):
         reason = _SESSION_IN_USE
     elif bound < 0 and (status["sessions"] >= status["max_sessions"] or row < 0):
         reason = _TOO_MANY_SESSIONS
+    elif state.accounts[account]["killed"] != 0:
+        reason = _IS_KILLED
     elif _too_fast(loop, account, now):
         reason = _TOO_FAST
     if reason != _OK:
@@ -797,7 +820,7 @@ def _serve_control(loop, state, sockets):
     fields = codec.get_array(loop.frame, size, values)
     kind = values[0] if fields == _CONTROL_FIELDS else 0
     reason = 0
-    if kind >= _DEPOSIT_CASH and kind <= _LAST_CONTROL:
+    if (kind >= _DEPOSIT_CASH and kind <= _LAST_CONTROL) or kind == _HALT or kind == _KILL:
         reason = _commit_timely(loop, state, sockets, kind, values[1], values[2], values[3])
         if reason < 0:
             return -1

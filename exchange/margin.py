@@ -240,30 +240,18 @@ def _sweep(state, account, instrument, side, limit, wanted, reason, command, eve
         slot = book.head(state, opposite, price)
         maker = state.orders[slot]
         matched = min(left, maker["leaves_lots"])
-        trigger, observed, threshold, window_ns = breaker.trips(state, instrument, side, price, matched, now_ns)
-        if trigger != 0:
-            halted = count
-            count = market.halt(
-                state,
-                instrument,
-                side,
-                price,
-                matched,
-                left,
-                trigger,
-                observed,
-                threshold,
-                window_ns,
-                command,
-                events,
-                count,
-            )
-            events[halted]["account"] = account
-            events[halted]["order_id"] = 0
+        value = price * matched * multiplier if reason == _BY_LIQUIDATION else 0
+        sequence = command["sequence"]
+        if breaker.trips(state, instrument, side, price, matched, now_ns, sequence) or (
+            value > 0 and breaker.liquidation_trips(state, instrument, 0, value, now_ns, sequence)
+        ):
+            count = market.halt(state, instrument, account, 0, side, price, matched, left, command, events, count)
             return count, left, traded, True
         left -= matched
         traded += price * matched * multiplier
-        market.trade(state, slot, account, side, price, matched, now_ns)
+        market.trade(state, slot, account, side, price, matched, command)
+        if value > 0:
+            breaker.record_liquidation(state, instrument, 0, value, now_ns, sequence)
         event = market.write_fill(
             state, slot, command, instrument, account, 0, side, price, matched, left, events, count
         )
@@ -365,6 +353,10 @@ def _liquidate_position(state, account, instrument, command, events, count):
     side = _SELL if held > 0 else _BUY
     wanted = min(abs(held), state.counters[0]["liquidation_slice_lots"])
     limit = _bankruptcy_price(state, account, instrument)
+    now_ns = command["received_ns"]
+    if breaker.liquidation_trips(state, instrument, 1, 0, now_ns, command["sequence"]):
+        return market.halt(state, instrument, account, 0, side, limit, 0, wanted, command, events, count), True
+    breaker.record_liquidation(state, instrument, 1, 0, now_ns, command["sequence"])
     count, left, traded, tripped = _sweep(
         state, account, instrument, side, limit, wanted, _BY_LIQUIDATION, command, events, count
     )

@@ -7,7 +7,19 @@ import numpy as np
 
 from exchange import accounts, book, breaker
 from exchange.jit import helper, routine
-from exchange.types import BOTH_SIDES, NEVER, NO_SLOT, NOBODY, CommandKind, EventKind, Phase, Reason, Side
+from exchange.types import (
+    BOTH_SIDES,
+    NEVER,
+    NO_SLOT,
+    NOBODY,
+    BreakerAction,
+    CommandKind,
+    EventKind,
+    Phase,
+    Reason,
+    Side,
+    Trigger,
+)
 
 _TIMER = int(CommandKind.TIMER)
 _FILLED, _CANCELLED = int(EventKind.ORDER_FILLED), int(EventKind.ORDER_CANCELLED)
@@ -18,6 +30,10 @@ _AUCTION, _HALTED, _CLOSED = int(Phase.AUCTION), int(Phase.HALTED), int(Phase.CL
 _OK = int(Reason.NONE)
 _NOT_OPEN, _IS_HALTED, _IS_CLOSED = int(Reason.NOT_OPEN), int(Reason.HALTED), int(Reason.CLOSED)
 _DISCONNECTED, _LIQUIDATED = int(Reason.DISCONNECTED), int(Reason.LIQUIDATED)
+_BY_KILL, _PARTICIPANTS_KILLED = int(Reason.KILLED), int(EventKind.PARTICIPANTS_KILLED)
+_BY_MARKET = int(Trigger.MARKET)
+_HALT_MARKET, _KILL_PARTICIPANT = int(BreakerAction.HALT_MARKET), int(BreakerAction.KILL_PARTICIPANT)
+_KILL_ALL = int(BreakerAction.KILL_ALL)
 _NEVER = int(NEVER)
 
 
@@ -56,7 +72,7 @@ def phase_reason(state, instrument, cancels):
             reason = _NOT_OPEN
         elif phase == _CLOSED:
             reason = _IS_CLOSED
-        elif not (cancels and row["cancels_while_halted"] != 0):
+        elif not (cancels and row["cancels_while_halted"] + row["risk_reducing_while_halted"] != 0):
             reason = _IS_HALTED
     return reason
 
@@ -101,28 +117,105 @@ def change_phase(state, instrument, phase, lasts_ns, command, events, count):
 
 
 @routine
-def halt(
-    state, instrument, side, price, quantity, leaves, trigger, observed, threshold, window_ns, command, events, count
-):
-    """Halt an instrument because of a match that is prevented. Returns the number of events so far."""
-    state.breakers[instrument]["trigger"] = trigger
+def _halt_one(state, instrument, trigger, command, events, count):
+    """Halt one instrument; its INSTRUMENT_HALTED is event number `count`. Returns the number of events so far."""
+    breaker = state.breakers[instrument]
+    breaker["trigger"] = trigger
     event = write(events, count, command, _INSTRUMENT_HALTED)
     event["instrument"] = instrument
-    event["order_id"] = command["order_id"]
+    event["account"] = NOBODY
+    event["reason"] = trigger
+    return change_phase(
+        state, instrument, _HALTED, state.instruments[instrument]["halt_ns"], command, events, count + 1
+    )
+
+
+@routine
+def halt(state, instrument, account, order_id, side, price, quantity, leaves, command, events, count):
+    """Halt an instrument because of a match that is prevented, by the verdict in its breaker's row, and do what the
+    breaker is to do beyond that. account, order_id: whose match, or NOBODY. Returns the number of events so far."""
+    breaker = state.breakers[instrument]
+    event = events[count]
+    market_row = state.breakers[state.breakers.shape[0] - 1]
+    count = _halt_one(state, instrument, breaker["tripped_by"], command, events, count)
+    event["account"] = account
+    event["order_id"] = order_id
     event["side"] = side
     event["price_ticks"] = price
     event["quantity_lots"] = quantity
     event["leaves_lots"] = leaves
+    event["value"] = breaker["observed"]
+    event["threshold"] = breaker["threshold"]
+    event["window_ns"] = breaker["window_ns"]
+    event["maker_order_id"] = breaker["evidence"]
+    halted = 0
+    for number in range(state.instruments.shape[0]):
+        if state.instruments[number]["phase"] == _HALTED:
+            halted += 1
+    action = breaker["action"]
+    kills_one = action == _KILL_PARTICIPANT and account >= 0 and account < state.counters[0]["participants"]
+    of_market = market_row["halted_instruments"] > 0 and halted >= market_row["halted_instruments"]
+    if breaker["market_wide"] != 0 or of_market:
+        action = max(action, market_row["action"])
+    event["maker_leaves_lots"] = _KILL_PARTICIPANT if kills_one and action != _KILL_ALL else action
+    if action >= _HALT_MARKET:
+        count = halt_others(state, instrument, command, events, count)
+    if action == _KILL_ALL:
+        return kill(state, NOBODY, breaker["tripped_by"], command, events, count)
+    if kills_one:
+        return kill(state, account, breaker["tripped_by"], command, events, count)
+    return count
+
+
+@routine
+def halt_others(state, instrument, command, events, count):
+    """Halt every other instrument that is open; returns the number of events so far."""
+    for number in range(state.instruments.shape[0]):
+        phase = state.instruments[number]["phase"]
+        if number != instrument and (phase == _CONTINUOUS or phase == _BATCH or phase == _AUCTION):
+            count = _halt_one(state, number, _BY_MARKET, command, events, count)
+            events[count - 2]["value"] = instrument
+    return count
+
+
+@routine
+def halt_by_supervisor(state, instrument, trigger, command, events, count):
+    """Halt one instrument, or all (NOBODY), that are open; the sequence that the supervisor saw is the evidence.
+
+    Returns the number of events so far.
+    """
+    for number in range(state.instruments.shape[0]):
+        phase = state.instruments[number]["phase"]
+        open_now = phase == _CONTINUOUS or phase == _BATCH or phase == _AUCTION
+        if open_now and (instrument == NOBODY or number == instrument):
+            count = _halt_one(state, number, trigger, command, events, count)
+            events[count - 2]["maker_order_id"] = command["quantity_lots"]
+    return count
+
+
+@routine
+def kill(state, account, trigger, command, events, count):
+    """Cancel every resting order of one participant, or of all (NOBODY), and let them do nothing more.
+
+    Returns the number of events so far.
+    """
+    first = count
+    killed = 0
+    for number in range(state.counters[0]["participants"]):
+        row = state.accounts[number]
+        if row["killed"] == 0 and (account == NOBODY or number == account):
+            killed += 1
+            row["killed"] = 1
+            row["logged_on"] = 0
+            count = cancel_all(state, number, NOBODY, _BOTH, _BY_KILL, command, events, count)
+    event = write(events, count, command, _PARTICIPANTS_KILLED)
+    event["instrument"] = NOBODY
+    event["account"] = account
     event["reason"] = trigger
-    event["value"] = observed
-    event["threshold"] = threshold
-    event["window_ns"] = window_ns
-    if command["kind"] == _TIMER:  # a batch has no taker
-        event["account"] = NOBODY
-        event["order_id"] = 0
-    return change_phase(
-        state, instrument, _HALTED, state.instruments[instrument]["halt_ns"], command, events, count + 1
-    )
+    event["quantity_lots"] = killed
+    event["value"] = account
+    event["threshold"] = count - first
+    return count + 1
 
 
 @helper
@@ -172,7 +265,7 @@ def take_off_whole(state, slot, reason, command, events, count):
 def cancel_all(state, account, instrument, side, reason, command, events, count):
     """Cancel an account's resting orders, oldest first; instrument NOBODY: in all that allow it; side _BOTH: of both.
 
-    With the reasons DISCONNECTED and LIQUIDATED no phase forbids it. Returns the number of events so far.
+    With the reasons DISCONNECTED, LIQUIDATED and KILLED no phase forbids it. Returns the number of events so far.
     """
     slot = state.accounts[account]["oldest"]
     while slot != NO_SLOT:
@@ -182,7 +275,12 @@ def cancel_all(state, account, instrument, side, reason, command, events, count)
         if (
             (instrument == NOBODY or number == instrument)
             and (side == _BOTH or side == book.side_of(order["book"]))
-            and (reason == _DISCONNECTED or reason == _LIQUIDATED or phase_reason(state, number, True) == _OK)
+            and (
+                reason == _DISCONNECTED
+                or reason == _LIQUIDATED
+                or reason == _BY_KILL
+                or phase_reason(state, number, True) == _OK
+            )
         ):
             take_off_whole(state, slot, reason, command, events, count)
             count += 1
@@ -191,7 +289,7 @@ def cancel_all(state, account, instrument, side, reason, command, events, count)
 
 
 @helper
-def trade(state, slot, account, side, price, quantity, now_ns):
+def trade(state, slot, account, side, price, quantity, command):
     """One trade of a taker with the resting order in `slot`, at its price: money, lots, windows; the maker's leaves
     shrink, and it stays in its place even at 0: the caller writes the event and removes it."""
     maker = state.orders[slot]
@@ -207,7 +305,7 @@ def trade(state, slot, account, side, price, quantity, now_ns):
         accounts.settle(state, instrument, maker_account, account, price, quantity)
     top["last_ticks"] = price
     top["volume_lots"] += quantity
-    breaker.record_fill(state, instrument, side, price, quantity, now_ns)
+    breaker.record_fill(state, instrument, side, price, quantity, command["received_ns"], command["sequence"])
 
 
 @helper

@@ -21,10 +21,12 @@ _REPEATED, _AUCTION_ENDED = int(EventKind.ORDER_REPEATED), int(EventKind.AUCTION
 _HALTED, _OPENED = int(EventKind.INSTRUMENT_HALTED), int(EventKind.SESSION_OPENED)
 _SIGNAL, _CLOSED = int(EventKind.SIGNAL_PUBLISHED), int(EventKind.SESSION_CLOSED)
 _PHASE_CHANGED, _VENUE_STARTED = int(EventKind.PHASE_CHANGED), int(EventKind.VENUE_STARTED)
+_KILLED, _EXTENDED = int(EventKind.PARTICIPANTS_KILLED), int(EventKind.AUCTION_EXTENDED)
+_THRESHOLD = int(EventKind.THRESHOLD_PUBLISHED)
 _AUCTION, _BATCH = int(Phase.AUCTION), int(Phase.BATCH)
 _LEVELS, _MAX_TRADES_RESENT = wire.DEPTH_LEVELS, wire.MAX_TRADES_RESENT
 _TOP_FIELDS, _DEPTH_FIELDS = 14, wire.DEPTH_FIELDS
-_REPORT_FIELDS, _NOTICE_FIELDS = 12, 10
+_REPORT_FIELDS, _NOTICE_FIELDS = 12, 12
 _TAKER, _MAKER, _IN_AUCTION = 1, 2, 3
 _BY_AUCTION = int(Reason.AUCTION)
 _NEVER = int(NEVER)
@@ -177,6 +179,9 @@ def _is_notice(kind):
         or kind == _CLOSED
         or kind == _PHASE_CHANGED
         or kind == _VENUE_STARTED
+        or kind == _KILLED
+        or kind == _EXTENDED
+        or kind == _THRESHOLD
     )
 
 
@@ -199,6 +204,8 @@ def send_notices(loop, sockets, count):
             values[7] = event["window_ns"]
             values[8] = event["price_ticks"]
             values[9] = event["quantity_lots"]
+            values[10] = event["maker_order_id"]
+            values[11] = event["maker_leaves_lots"]
             _publish(loop, sockets.market_data if is_market_data else sockets.notices, _NOTICE_FIELDS)
 
 

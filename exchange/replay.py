@@ -73,6 +73,18 @@ def replay(config: EngineConfig, commands: Array) -> Replay:
     return Replay(engine, events, format_digest(int(digest_events(0, as_words(events), len(events)))))
 
 
+def state_hashes(config: EngineConfig, commands: Array, sequences: list[int]) -> dict[int, str]:
+    """The state hash right after each of these commands, whose sequences count from the first of `commands`."""
+    engine = Engine(config)
+    found: dict[int, str] = {}
+    done = 0
+    for sequence in sorted(set(sequences)):
+        engine.apply(commands[done:sequence])
+        done = sequence
+        found[sequence] = engine.state_hash()
+    return found
+
+
 class Follower:
     """An engine that is given a journal part by part, and keeps of its events their number, digest and the last."""
 

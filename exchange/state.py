@@ -1,6 +1,7 @@
 """The engine's whole state: which arrays there are, and how a configuration makes them. No behaviour."""
 
 import secrets
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from exchange.types import (
     INSTRUMENT,
     LEVEL,
     LOAN,
+    LOOK,
     MAX_QUANTITY_LOTS,
     NEVER,
     NOBODY,
@@ -20,6 +22,7 @@ from exchange.types import (
     OUTCOME,
     POSITION,
     WINDOW_ENTRY,
+    BreakerAction,
     MarkRule,
     OracleSource,
 )
@@ -28,6 +31,22 @@ WINDOW_ENTRIES = 4096
 """Bound of each look-back window. A full one merges its newest entries, to the safe side: it trips no later."""
 
 Array = np.ndarray[Any, Any]
+
+
+class Window(IntEnum):
+    """The breaker's look-back windows."""
+
+    HIGHS = 0
+    """Falling prices, each in force until until_ns."""
+    LOWS = 1
+    SELLS = 2
+    """Lots taken by sellers at until_ns, for SELL_VOLUME."""
+    TAKEN_BIDS = 3
+    """The same, and by buyers, for IMBALANCE."""
+    TAKEN_ASKS = 4
+    LIQUIDATIONS = 5
+    LIQUIDATED = 6
+    """Minor units."""
 
 
 class State(NamedTuple):
@@ -49,10 +68,9 @@ class State(NamedTuple):
     loans: Array  # LOAN[A]
     history: Array  # WINDOW_ENTRY[I, M]: book prices (value) since until_ns, for delayed oracles
     outcomes: Array  # OUTCOME[A, K]: a ring an account
-    breakers: Array  # BREAKER[I]
-    highs: Array  # WINDOW_ENTRY[I, W]: falling prices, each in force until until_ns
-    lows: Array  # WINDOW_ENTRY[I, W]: rising prices
-    sells: Array  # WINDOW_ENTRY[I, W]: aggressively sold lots at until_ns
+    breakers: Array  # BREAKER[I + 1]: the last is the whole market's
+    looks: Array  # LOOK[I + 1, V]: V kinds of Window
+    windows: Array  # WINDOW_ENTRY[I + 1, V, W]
 
 
 def new_state(config: EngineConfig) -> State:
@@ -78,10 +96,9 @@ def new_state(config: EngineConfig) -> State:
         loans=np.zeros(accounts, LOAN),
         history=np.zeros((instruments, MAX_HISTORY if delayed else 1), WINDOW_ENTRY),
         outcomes=np.zeros((accounts, config.remembered_orders), OUTCOME),
-        breakers=np.zeros(instruments, BREAKER),
-        highs=np.zeros((instruments, WINDOW_ENTRIES), WINDOW_ENTRY),
-        lows=np.zeros((instruments, WINDOW_ENTRIES), WINDOW_ENTRY),
-        sells=np.zeros((instruments, WINDOW_ENTRIES), WINDOW_ENTRY),
+        breakers=np.zeros(instruments + 1, BREAKER),
+        looks=np.zeros((instruments + 1, len(Window)), LOOK),
+        windows=np.zeros((instruments + 1, len(Window), WINDOW_ENTRIES), WINDOW_ENTRY),
     )
     state.counters["free_head"] = 1
     state.counters["next_timer_ns"] = NEVER
@@ -97,12 +114,10 @@ def new_state(config: EngineConfig) -> State:
         row["max_quantity_lots"] = instrument.max_quantity_lots
         row["batch_interval_ns"] = instrument.batch_interval_ns
         row["opening_auction_ns"] = instrument.opening_auction_ns
-        row["halt_ns"] = instrument.breaker.halt_ns
-        row["reopening_auction_ns"] = instrument.breaker.reopening_auction_ns
-        row["cancels_while_halted"] = instrument.breaker.cancels_while_halted
+        for name, value in instrument.breaker.model_dump(exclude={"action"}).items():
+            (state.breakers[number] if name in BREAKER.names else row)[name] = value
+        state.breakers[number]["action"] = BreakerAction[instrument.breaker.action.upper()]
         row["timer_ns"] = NEVER
-        for name in ("price_move_bps", "price_window_ns", "sell_volume_lots", "sell_window_ns"):
-            state.breakers[number][name] = getattr(instrument.breaker, name)
         row["initial_margin_bps"] = instrument.initial_margin_bps
         row["maintenance_margin_bps"] = instrument.maintenance_margin_bps
         oracle = instrument.oracle
@@ -111,6 +126,11 @@ def new_state(config: EngineConfig) -> State:
             row["oracle_deviation_bps"] = oracle.deviation_bps
             row["oracle_heartbeat_ns"] = oracle.heartbeat_ns
             row["oracle_delay_ns"] = oracle.delay_ns
+    if config.market_breaker:
+        market = state.breakers[instruments]
+        for name, value in config.market_breaker.model_dump(exclude={"action"}).items():
+            market[name] = value
+        market["action"] = BreakerAction[config.market_breaker.action.upper()]
     _set_facilities(state, config)
     return state
 

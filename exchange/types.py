@@ -14,7 +14,8 @@ def _record(*names: str) -> np.dtype:
 
 
 class CommandKind(IntEnum):
-    """What a command asks for. Below 10 and from 60: participants. 10 … 19: the operator. 20 … 29: the venue itself."""
+    """What a command asks for. Below 10 and from 60: participants. 10 … 19: the operator. 20 … 29: the venue itself.
+    30 … 39: a supervisor."""
 
     PLACE_ORDER = 1
     CANCEL_ORDER = 2
@@ -39,6 +40,10 @@ class CommandKind(IntEnum):
     START = 22
     REVALUE = 23
     """Oracles are read, margin accounts marked to market, and liquidations go on (docs/money.md)."""
+    HALT = 30
+    """Halt an instrument (NOBODY: all); quantity_lots: the sequence of what the supervisor saw."""
+    KILL = 31
+    """Kill one participant (account), or all (NOBODY); quantity_lots as in HALT."""
     DEPOSIT_COLLATERAL = 60
     WITHDRAW_COLLATERAL = 61
     BORROW = 62
@@ -101,6 +106,12 @@ class EventKind(IntEnum):
     CASH_WITHDRAWN = 22
     INDEX_PUBLISHED = 23
     ORACLE_UPDATED = 24
+    PARTICIPANTS_KILLED = 25
+    """Their resting orders were cancelled, and they may not come back: one participant, or all (account NOBODY)."""
+    AUCTION_EXTENDED = 26
+    """A reopening auction would have cleared outside its collar: it goes on, and the collar is wider."""
+    THRESHOLD_PUBLISHED = 27
+    """At the opening, of a breaker whose thresholds are public: one trigger."""
     MARGIN_CALLED = 60
     """From here on: reports, as the ones below 10."""
     LIQUIDATION_STARTED = 61
@@ -169,6 +180,28 @@ class Trigger(IntEnum):
 
     PRICE_MOVE = 1
     SELL_VOLUME = 2
+    LIQUIDATIONS = 3
+    """Liquidations taken up within the window."""
+    LIQUIDATION_NOTIONAL = 4
+    """What liquidations traded within the window, in minor units."""
+    DEPTH = 5
+    """Lots that would be left near the price of the match."""
+    IMBALANCE = 6
+    """Of what takers bought and sold within the window."""
+    SUPERVISOR = 7
+    MARKET = 8
+    """Another instrument's trip halted the whole market."""
+
+
+class BreakerAction(IntEnum):
+    """What a trip does beyond halting its instrument at that command."""
+
+    HALT = 0
+    KILL_PARTICIPANT = 1
+    """Kill the one whose order or liquidation tripped it."""
+    HALT_MARKET = 2
+    KILL_ALL = 3
+    """Halt the market and kill every participant."""
 
 
 class MarkRule(IntEnum):
@@ -267,6 +300,10 @@ class Reason(IntEnum):
     REDEMPTION_RATE = 319
     NO_SUCH_FACILITY = 320
     """The venue has no margin accounts, no lending pool or no stablecoin."""
+    IS_KILLED = 321
+    """The participant was killed: by the breaker, or by a supervisor."""
+    NOT_RISK_REDUCING = 322
+    """In a halt that takes only limit orders that reduce a position."""
     NOT_OPEN = 401
     HALTED = 402
     CLOSED = 403
@@ -286,6 +323,8 @@ class Reason(IntEnum):
     AUCTION_REMAINDER = 512
     LIQUIDATED = 513
     """Its account is being liquidated."""
+    KILLED = 514
+    """Its participant was killed."""
     AUCTION = 601
     LOST_PRIORITY = 602
     LIQUIDATION = 603
@@ -367,6 +406,11 @@ INSTRUMENT = _record(
     "halt_ns",
     "reopening_auction_ns",
     "cancels_while_halted",
+    "risk_reducing_while_halted",
+    "collar_bps",  # of a reopening auction; 0: none
+    "collar_widening_bps",
+    "collar_extensions",  # how often at most
+    "extensions",  # so far, of this reopening
     "timer_ns",  # when the phase or the batch interval ends; NEVER
     "phase_started_ns",
     "expiring",  # how many expiring orders rest
@@ -396,6 +440,7 @@ ACCOUNT = _record(
     "logged_on",
     "remembered",  # how many outcomes were remembered, ever
     "rate_ns",
+    "killed",
     "margin",  # 1: a margin account
     "margin_state",
     "order_lots_limit",  # in the order of Limit
@@ -414,21 +459,35 @@ LOAN = _record("collateral_lots", "debt_lots")
 OUTCOME = _record("order_id", "sequence", "quantity_lots", "reason")
 
 BREAKER = _record(
-    "price_move_bps",  # 0: this trigger is off
+    "price_move_bps",  # 0: this trigger is off; so with the others
     "price_window_ns",
-    "sell_volume_lots",  # 0: this trigger is off
+    "sell_volume_lots",
     "sell_window_ns",
-    "high_head",
-    "high_count",
-    "low_head",
-    "low_count",
-    "sell_head",
-    "sell_count",
-    "sell_sum_lots",
+    "liquidations",
+    "liquidation_notional",
+    "liquidation_window_ns",
+    "depth_lots",
+    "depth_bps",
+    "imbalance_bps",
+    "imbalance_lots",  # taken within the window before the imbalance counts
+    "imbalance_window_ns",
+    "halted_instruments",  # of the market's row: so many halt all
+    "action",  # a BreakerAction
+    "publish_thresholds",
     "trigger",  # the Trigger that halted this instrument, 0 if none
+    "tripped_by",  # the verdict: of the latest trip
+    "observed",
+    "threshold",
+    "window_ns",
+    "evidence",
+    "market_wide",  # 1: the verdict is the market's
 )
+"""Of an instrument; behind the last one, of the whole market."""
 
-WINDOW_ENTRY = _record("until_ns", "value")
+LOOK = _record("head", "count", "total")
+"""A look-back window: where it begins in its ring, how many entries it has, their sum."""
+
+WINDOW_ENTRY = _record("until_ns", "value", "sequence")
 
 COUNTERS = _record(
     "sequence",

@@ -12,7 +12,7 @@ import msgpack
 
 from exchange.types import CommandKind, EventKind, SelfTrade
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 256
 """Of a message to the venue."""
 DEPTH_LEVELS = 10
@@ -88,18 +88,22 @@ class LoggedOn(NamedTuple):
 
 class Notice(NamedTuple):
     """To everyone, never dropped: INSTRUMENT_HALTED, SESSION_OPENED, SIGNAL_PUBLISHED, SESSION_CLOSED, PHASE_CHANGED,
-    VENUE_STARTED, HEARTBEAT. AUCTION_ENDED has the same fields but is market data."""
+    VENUE_STARTED, HEARTBEAT, PARTICIPANTS_KILLED, AUCTION_EXTENDED, THRESHOLD_PUBLISHED. AUCTION_ENDED and
+    ORACLE_UPDATED have the same fields but are market data."""
 
     kind: int
     sequence: int
     time_ns: int
     instrument: int
     reason: int  # INSTRUMENT_HALTED: the Trigger
-    value: int  # what was observed; bps of a signal; the new phase; the imbalance; starts of the venue (HEARTBEAT too)
+    value: int  # what was observed; bps of a signal; the new phase; the imbalance; starts of the venue (HEARTBEAT too);
+    # of PARTICIPANTS_KILLED the account, −1 for all
     threshold: int  # PHASE_CHANGED: when the phase ends, 0 if no timer ends it; AUCTION_ENDED: the reference price
     window_ns: int
     price_ticks: int
     quantity_lots: int
+    evidence_sequence: int  # INSTRUMENT_HALTED: of the oldest command in the window
+    action: int  # INSTRUMENT_HALTED: a BreakerAction
 
 
 class TopOfBook(NamedTuple):
@@ -216,6 +220,9 @@ FIELDS: dict[int, type] = {
             EventKind.PHASE_CHANGED,
             EventKind.VENUE_STARTED,
             EventKind.ORACLE_UPDATED,
+            EventKind.PARTICIPANTS_KILLED,
+            EventKind.AUCTION_EXTENDED,
+            EventKind.THRESHOLD_PUBLISHED,
             MessageKind.HEARTBEAT,
         )
     },

@@ -18,7 +18,7 @@ from aar_swarm.names import agent_stream
 from exchange.wire import MessageKind, Notice, TopOfBook
 
 TOP = TopOfBook(int(MessageKind.SLOW_TOP_OF_BOOK), 0, 1, 4, 0, 1, 9996, 100, 10004, 100, 10000, 0, 3000, 3000)
-NEWS = Notice(SIGNAL, 5, 0, 0, 0, -50, 0, 0, 0, 0)
+NEWS = Notice(SIGNAL, 5, 0, 0, 0, -50, 0, 0, 0, 0, 0, 0)
 
 
 def decide(agent: int) -> float:

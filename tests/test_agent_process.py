@@ -98,7 +98,7 @@ def agent(venue):
 
 
 def told(kind: int, value: int = 0) -> Notice:
-    return Notice(int(kind), 17, 0, 0, 0, value, 0, 0, 0, 0)
+    return Notice(int(kind), 17, 0, 0, 0, value, 0, 0, 0, 0, 0, 0)
 
 
 def test_an_agent_begins_with_what_the_scenario_gave_it(agent):

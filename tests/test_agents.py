@@ -24,12 +24,12 @@ from exchange.types import EventKind, OrderType, Reason, Side
 from exchange.wire import MessageKind, Notice, Report, TopOfBook
 
 MARKET = Market(instrument=0, opening_ticks=10_000, price_levels=16_384)
-OPENED = Notice(int(EventKind.SESSION_OPENED), 1, 0, -1, 0, 0, 0, 0, 0, 0)
+OPENED = Notice(int(EventKind.SESSION_OPENED), 1, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0)
 HALTED = Notice(int(EventKind.INSTRUMENT_HALTED), 9, 0, 0, 1, 500, 300, 1, 9000, 1)
 
 
 def signal(bps: int) -> Notice:
-    return Notice(int(EventKind.SIGNAL_PUBLISHED), 5, 0, 0, 0, bps, 0, 0, 0, 0)
+    return Notice(int(EventKind.SIGNAL_PUBLISHED), 5, 0, 0, 0, bps, 0, 0, 0, 0, 0, 0)
 
 
 def top(bid=9_996, ask=10_004, depth=3_000, time_ns=0) -> TopOfBook:

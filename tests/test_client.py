@@ -205,7 +205,7 @@ def test_a_restart_in_the_middle_is_noticed_by_the_refusal(wired):
 
 @pytest.mark.parametrize("kind", [wire.MessageKind.HEARTBEAT, EventKind.VENUE_STARTED])
 def test_a_restart_is_noticed_by_the_count_of_starts(wired, kind):
-    same, more = (wire.Notice(int(kind), 9, 0, -1, 0, starts, 0, 0, 0, 0) for starts in (1, 2))
+    same, more = (wire.Notice(int(kind), 9, 0, -1, 0, starts, 0, 0, 0, 0, 0, 0) for starts in (1, 2))
     assert not wired.state.on_public(same, 0).reconnect
     actions = wired.state.on_public(more, 0)
     assert actions.reconnect and wired.state.phase is Phase.OFFLINE

@@ -128,7 +128,7 @@ def test_a_routing_id_that_a_client_chose_names_no_connection(routing_id):
 
 
 EXAMPLES = [
-    wire.Notice(int(EventKind.INSTRUMENT_HALTED), *range(9)),
+    wire.Notice(int(EventKind.INSTRUMENT_HALTED), *range(11)),
     wire.TopOfBook(int(wire.MessageKind.TOP_OF_BOOK), *range(13)),
     wire.Trade(int(wire.MessageKind.TRADE), *range(7)),
     wire.Indicative(int(wire.MessageKind.INDICATIVE), *range(8)),

@@ -37,15 +37,15 @@ MARKET = Market(
     coin_supply_lots=1000,
     open_interest_lots=20_000,
 )
-OPENED = Notice(int(EventKind.SESSION_OPENED), 1, 0, -1, 0, 0, 0, 0, 0, 0)
+OPENED = Notice(int(EventKind.SESSION_OPENED), 1, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def rumour(bps: int, instrument: int = COIN) -> Notice:
-    return Notice(int(EventKind.SIGNAL_PUBLISHED), 5, 0, instrument, 0, bps, 0, 0, 0, 0)
+    return Notice(int(EventKind.SIGNAL_PUBLISHED), 5, 0, instrument, 0, bps, 0, 0, 0, 0, 0, 0)
 
 
 def oracle(price: int, instrument: int = ETH) -> Notice:
-    return Notice(int(EventKind.ORACLE_UPDATED), 6, 0, instrument, 0, 0, 0, 0, price, 0)
+    return Notice(int(EventKind.ORACLE_UPDATED), 6, 0, instrument, 0, 0, 0, 0, price, 0, 0, 0)
 
 
 def top(bid: int, ask: int, instrument: int = ETH, depth: int = 3000) -> TopOfBook:

@@ -18,7 +18,7 @@ from tests.test_agents import HALTED, OPENED, filled, lots, make, orders, signal
 
 
 def phase(new: Phase) -> Notice:
-    return Notice(int(EventKind.PHASE_CHANGED), 10, 0, 0, 0, int(new), 0, 0, 0, 0)
+    return Notice(int(EventKind.PHASE_CHANGED), 10, 0, 0, 0, int(new), 0, 0, 0, 0, 0, 0)
 
 
 def book(

@@ -31,7 +31,7 @@ def measure(
     """The measures of one session, and who lost what. rows: the agents' scoreboard, one row an account.
 
     commands, events: of the journal and of its replay. trades: fills, of all instruments. rejects: orders, cancels and
-    requests. halted: whether a breaker tripped. killed_processes, kill_to_last_dead_ms: null until something kills.
+    requests. halted: whether a breaker tripped.
     """
     kinds = session.events["kind"]
     refused = (EventKind.ORDER_REJECTED, EventKind.CANCEL_REJECTED, EventKind.REQUEST_REJECTED)
@@ -51,8 +51,6 @@ def measure(
         **liquidations(session),
         **bad_debt(session),
         **stablecoin(session),
-        "killed_processes": None,
-        "kill_to_last_dead_ms": None,
         **loss_totals(losses),
         **exit_costs(session, rows),
         **early_price(session, rows),

@@ -1,11 +1,13 @@
 """Measures of when: the breaker's verdict and how fast it was heard, and the latencies of commands. In ns or ms."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from aar_swarm.analysis.session import MAIN, Session
+from cluster.kill_switch import Kill
 from exchange.clock import MS
 from exchange.state import Array
 from exchange.types import EventKind, Phase, Trigger
@@ -44,6 +46,26 @@ def trip(session: Session, rows: Array, timings: Array) -> dict[str, Any]:
         "trades_after_trip": int((halted["kind"] == EventKind.ORDER_FILLED).sum()),
         "agents_notified": len(heard),
         "trip_to_last_notified_ms": None if last_ms is None else round(last_ms, 3),
+    }
+
+
+def kill_times(session: Session, kills: Sequence[Kill]) -> dict[str, Any]:
+    """killed_processes: confirmed dead by their hosts' kill switches. From the receipt of the first killing command:
+    kill_to_last_signalled_ms → SIGKILL is pending for the last of them, which runs nothing more of its own;
+    kill_to_last_dead_ms → the kernel said that the last had ended; null if one had not. Null where nothing was killed.
+    """
+    orders = session.events[session.events["kind"] == EventKind.PARTICIPANTS_KILLED]
+    if not len(orders):
+        return {"killed_processes": None, "kill_to_last_signalled_ms": None, "kill_to_last_dead_ms": None}
+    sequence, start_ns = int(orders["sequence"][0]), int(orders["time_ns"][0])
+    first = [kill for kill in kills if kill["sequence"] == sequence]
+    dead = [at_ns for kill in first for _, at_ns in kill["deaths"]]
+    signalled = [kill["signalled_ns"] for kill in first if kill["deaths"]]
+    unconfirmed = any(kill["alive"] for kill in first)
+    return {
+        "killed_processes": sum(len(kill["deaths"]) for kill in kills),
+        "kill_to_last_signalled_ms": round((max(signalled) - start_ns) / MS, 3) if signalled else None,
+        "kill_to_last_dead_ms": round((max(dead) - start_ns) / MS, 3) if dead and not unconfirmed else None,
     }
 
 
