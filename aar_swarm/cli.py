@@ -59,6 +59,8 @@ class Control(StrEnum):
     MARGIN = "margin"
     WITHDRAW_CASH = "withdraw-cash"
     INDEX = "index"
+    HALT = "halt"
+    KILL = "kill"
     STATUS = "status"
     STOP = "stop"
 
@@ -305,12 +307,15 @@ def journal_command(
 def control(
     config: ConfigFile,
     what: Annotated[Control, typer.Argument(help="What the venue is to do.")],
-    account: Annotated[int | None, typer.Option(help="Of a deposit, a withdrawal, a limit or margin.")] = None,
-    instrument: Annotated[int, typer.Option(help="Of deposit-lots, signal and index.")] = 0,
+    account: Annotated[
+        int | None, typer.Option(help="Of a deposit, a withdrawal, a limit, margin or kill (-1: everyone).")
+    ] = None,
+    instrument: Annotated[int, typer.Option(help="Of deposit-lots, signal, index and halt (-1: all).")] = 0,
     amount: Annotated[
         int | None,
         typer.Option(
-            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index."
+            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index; of halt "
+            "and kill the sequence of what you saw."
         ),
     ] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
@@ -338,6 +343,8 @@ def control(
         Control.MARGIN: CommandKind.SET_MARGIN,
         Control.WITHDRAW_CASH: CommandKind.WITHDRAW_CASH,
         Control.INDEX: CommandKind.PUBLISH_INDEX,
+        Control.HALT: CommandKind.HALT,
+        Control.KILL: CommandKind.KILL,
         Control.STATUS: MessageKind.STATUS,
         Control.STOP: MessageKind.STOP,
     }
@@ -354,7 +361,7 @@ def control(
         Control.WITHDRAW_CASH,
     )
     for option, value, needed in (
-        ("--account", account, of_account),
+        ("--account", account, (*of_account, Control.KILL)),
         ("--amount", amount, (*of_account, Control.SIGNAL, Control.INDEX)),
     ):
         if what in needed and value is None:
