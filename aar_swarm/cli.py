@@ -212,6 +212,19 @@ def report(directory: Directory) -> None:
 
 
 @app.command()
+def diversity(
+    directory: Directory,
+    window_ms: Annotated[float, typer.Option(min=0.1, help="Of herding.")] = 100.0,
+    whole: Annotated[bool, typer.Option("--whole", help="The whole session, not only from the signal on.")] = False,
+) -> None:
+    """Measure how alike a run's participants were: concentration, herding, and who behaves as one under many names."""
+    from aar_swarm.analysis.diversity import of_run
+    from aar_swarm.results import load
+
+    _out.print_json(json.dumps(of_run(load(directory), window_ms, since_signal=not whole)))
+
+
+@app.command()
 def stylised(
     directory: Directory,
     interval_ms: Annotated[float, typer.Option(min=1.0, help="Between the mids that returns are made of.")] = 50.0,
@@ -314,8 +327,8 @@ def control(
     amount: Annotated[
         int | None,
         typer.Option(
-            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index; of halt "
-            "and kill the sequence of what you saw."
+            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index; "
+            "of halt and kill the sequence of what you saw."
         ),
     ] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
