@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from aar_swarm.analysis.diversity import (
+    _between_names,
     _herding,
     agreement,
     clusters,
@@ -72,8 +73,24 @@ def test_clones_are_found_whatever_else_there_is():
     assert len(set(clusters(common, alike, 0.95, 41).tolist())) == 6  # too little in common to say
 
 
+def test_two_names_for_one_model_are_found_and_two_models_are_not():
+    rng = np.random.Generator(np.random.PCG64(3))
+    models = rng.integers(0, 2, (2, 300))  # what each model answers to 300 messages
+    names, answers = [], []
+    for name, model in (("a", 0), ("b", 0), ("c", 1)):
+        for _ in range(6):
+            mistakes = rng.random(300) < 0.1
+            names.append(name)
+            answers.append(np.where(mistakes, 1 - models[model], models[model]))
+    rows = [(account, cause, answers[account][cause]) for account in range(18) for cause in range(300)]
+    _, common, alike = agreement(*(np.array(column) for column in zip(*rows, strict=True)))
+    found = _between_names(names, common.toarray(), alike.toarray())
+    assert [pair["names"] for pair in found["one_model"]] == [["a", "b"]]
+    assert all(each["agreement"] == pytest.approx(0.9**2 + 0.1**2, abs=0.03) for each in found["by_name"])
+
+
 @pytest.mark.usefixtures("nothing_left")
-def test_a_crowd_that_leaves_together_herds(tmp_path):
+def test_a_run_is_audited(tmp_path):
     summary_of(aar(*small(), "--out", tmp_path / "run", "--json"))
     found = of_run(load(tmp_path / "run"))
     assert found["declared"]["largest"] == "crowd" and 0 < found["declared"]["hhi"] <= 10_000

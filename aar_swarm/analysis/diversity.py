@@ -207,16 +207,15 @@ def _herding_of(trades: pl.DataFrame, start_ns: int, window_ms: float) -> dict[s
 def _behaviour(decisions: pl.DataFrame, named: dict[int, str]) -> dict[str, Any]:
     """Who answers alike. An answer is a side and an order type; a message counts if two answered it.
 
-    mean_agreement: over pairs. effective_number: of clusters. by_name: agreement within each name. clones: clusters with
-    more than one name in them. one_model: pairs of names who agree with each other as much as each with itself.
+    mean_agreement: over pairs. effective_number: of clusters. by_name: agreement within each name. clones: clusters
+    with more than one name in them. one_model: pairs of names who agree with each other as much as each with itself.
     """
     answers = decisions.filter(pl.col("cause_sequence") > 0)
     shared = answers.group_by("cause_sequence").agg(pl.col("account").n_unique().alias("who")).filter(pl.col("who") > 1)
     answers = answers.join(shared, on="cause_sequence", how="semi").sort("sequence")
     if not len(answers):
-        return {"compared": 0, "mean_agreement": None, "effective_number": None} | dict.fromkeys(
-            ("by_name", "one_model", "clones"), []
-        )
+        nothing: dict[str, Any] = {"compared": 0, "mean_agreement": None, "effective_number": None}
+        return nothing | {"by_name": [], "one_model": [], "clones": []}
     accounts, common, alike = agreement(
         answers["account"].to_numpy(),
         answers["cause_sequence"].to_numpy(),
@@ -248,9 +247,8 @@ def _between_names(names: list[str], common: Array, alike: Array) -> dict[str, A
     member = np.array([[name == kind for name in names] for kind in kinds], float)
     off_diagonal = 1 - np.eye(len(names))
     answered = member @ (common * off_diagonal) @ member.T
-    share = np.divide(
-        member @ (alike * off_diagonal) @ member.T, answered, where=answered > 0, out=np.zeros_like(answered)
-    )
+    agreed = member @ (alike * off_diagonal) @ member.T
+    share = np.divide(agreed, answered, where=answered > 0, out=np.zeros_like(answered))
     known = [number for number in range(len(kinds)) if answered[number, number] >= _FEWEST_ANSWERS]
     same = [
         {"names": [kinds[one], kinds[other]], "agreement": round(float(share[one, other]), 4)}
