@@ -95,6 +95,7 @@ def run_command(
     from aar_swarm.display import Display
     from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
+    from aar_swarm.results import LOG
     from aar_swarm.runner import run
 
     with Display() as display:
@@ -120,6 +121,9 @@ def run_command(
         if finished.summary.get("background"):
             _out.print(f"Market: {conditions([finished])['market']}.")
         _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
+    if lost := finished.summary["agent_processes_lost"]:
+        said = finished.directory / LOG
+        print(f"aar: {lost} agent processes ended before the session did; what they said is in {said}", file=sys.stderr)
 
 
 @app.command()
@@ -253,7 +257,9 @@ def scenarios() -> None:
         for what, names in choices(name).items():
             _out.print(f"  {what}: {', '.join(names)}", soft_wrap=True)
         for key, text in scenario.dials.items():
-            _out.print(f"  {key}={scenario.value_of(key)}: {text}", soft_wrap=True, markup=False)
+            value = scenario.value_of(key)
+            shown = list(value) if isinstance(value, tuple) else value
+            _out.print(f"  {key}={shown}: {text}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 Concentration of declared models (HHI, effective number), herding (LSV) with a test of overdispersion, and an audit by
 behaviour: participants who answer the same public messages in the same way are one model, whatever they are called.
-Reads frames; knows nothing of processes. Formulas and vectors: FACTS.md, sections 5 and 6, and docs/diversity.md.
+Reads frames; knows nothing of processes. Formulas in docs/diversity.md.
 """
 
 from collections import Counter

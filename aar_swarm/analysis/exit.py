@@ -75,7 +75,7 @@ def exit_costs(session: Session, rows: Array) -> dict[str, Any]:
     before the signal, evenly within the crowd's median horizon. planned_cost: the sum of what the agents expected, each
     alone. Both yardsticks count what the news takes off the price (news_cost: of a signal about this instrument) in
     full; those who sell before the market has moved pay less of it, so that a small crowd can do better than its plan.
-    aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost / planned_cost (FACTS 5). All null if nobody
+    aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost / planned_cost (a price of anarchy). All null if nobody
     has a plan; coordinated_cost and aar_ratio also if the crowd's strategy has no beliefs about horizon and refill.
     """
     keys = ("planned_lots", "sold_lots", "exit_cost", "news_cost", "coordinated_cost", "planned_cost")
