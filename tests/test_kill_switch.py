@@ -45,6 +45,7 @@ class Notices:
         self.endpoint = endpoint
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.bind(endpoint)
 
     def tell_when_heard(self) -> None:
