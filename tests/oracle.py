@@ -1,4 +1,4 @@
-"""The exchange of docs/matching.md, docs/breaker.md and docs/money.md, written to be read: the oracle that the engine is compared with.
+"""The exchange of docs/matching.md, breaker.md and money.md, written to be read: the oracle of the engine.
 
 Best prices, the number of resting orders, the breaker's windows and the clearing price are worked out afresh each time
 they are asked for, so there is little here that can go wrong in the way the engine can. It shares the records and
@@ -693,11 +693,11 @@ class Oracle:
         if not self.account_exists(c.account):
             self._reject_session(c, Reason.UNKNOWN_ACCOUNT)
             return
-        if self.accounts[c.account].killed:
-            self._reject_session(c, Reason.IS_KILLED)
-            return
         if not 0 <= flags <= 5:
             self._reject_session(c, Reason.MALFORMED)
+            return
+        if self.accounts[c.account].killed:
+            self._reject_session(c, Reason.IS_KILLED)
             return
         account = self.accounts[c.account]
         account.logged_on = 1

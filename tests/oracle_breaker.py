@@ -55,7 +55,7 @@ def price_move_trips(c: Command, instrument: Instrument, price_ticks: int) -> Tr
         extreme, observed = low, rise // low
     else:
         return None
-    evidence = evidence_of(c, [each for each in in_force if each.amount == extreme])
+    evidence = [each for each in in_force if each.amount == extreme][-1].sequence
     return Trip(Trigger.PRICE_MOVE, observed, breaker.price_move_bps, breaker.price_window_ns, evidence)
 
 
@@ -74,15 +74,12 @@ def depth_trips(c: Command, instrument: Instrument, side: int, price_ticks: int,
     breaker = instrument.settings.breaker
     if not breaker.depth_lots:
         return None
+    worse = 1 if side == Side.BUY else -1
     reach_ticks = price_ticks * breaker.depth_bps // BPS
     near_lots = sum(
         order.leaves_lots
         for order in instrument.resting_of(1 - side)
-        if (
-            order.price_ticks <= price_ticks + reach_ticks
-            if side == Side.BUY
-            else order.price_ticks >= price_ticks - reach_ticks
-        )
+        if worse * (order.price_ticks - price_ticks) <= reach_ticks
     )
     left_lots = near_lots - quantity_lots
     if left_lots >= breaker.depth_lots:
@@ -205,7 +202,12 @@ class Breaker:
         whole = BreakerAction.HALT
         if self.market is not None and (trip.market_wide or 0 < self.market.halted_instruments <= halted):
             whole = BreakerAction[self.market.action.upper()]
-        kills_participant = own == BreakerAction.KILL_PARTICIPANT and whole != BreakerAction.KILL_ALL
+        kills_participant = False
+        if own == BreakerAction.KILL_PARTICIPANT:
+            # A batch and the insurance fund are nobody.
+            kills_participant = taker is not None and self.oracle.account_exists(taker.account)
+            kills_participant = kills_participant and whole != BreakerAction.KILL_ALL
+            own = BreakerAction.HALT
         action = BreakerAction.KILL_PARTICIPANT if kills_participant else max(own, whole)
         self.halt(
             c,
@@ -223,11 +225,11 @@ class Breaker:
             maker_order_id=trip.evidence,
             maker_leaves_lots=action,
         )
-        if max(own, whole) >= BreakerAction.HALT_MARKET:
+        if max(own, whole) != BreakerAction.HALT:
             for other, each in enumerate(self.oracle.instruments):
                 if other != number and each.phase in OPEN:
                     self.halt(c, other, Trigger.MARKET, account=NOBODY, value=number)
-        if kills_participant and taker is not None and self.oracle.account_exists(taker.account):
+        if kills_participant and taker is not None:
             self.kill(c, taker.account, trip.trigger)
         if action == BreakerAction.KILL_ALL:
             self.kill(c, NOBODY, trip.trigger)
