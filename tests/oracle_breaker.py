@@ -1,7 +1,7 @@
 """The breaker of docs/breaker.md, for `tests.oracle`. Written from the document alone.
 
-What a window holds is worked out afresh from a list of all that happened since the windows were emptied. The bound of
-4,096 entries a window is not kept here: no session that is compared comes near it.
+What a window holds is worked out afresh from a list of all that happened since the windows were emptied. Prices are not
+kept to 4,096 entries here: no session that is compared comes near that.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from tests.oracle_records import BPS, NOBODY, Clearing, Command, Happened, Instr
 if TYPE_CHECKING:
     from tests.oracle import Oracle
 
+MOST_ENTRIES = 4096
 OPEN = (Phase.CONTINUOUS, Phase.BATCH, Phase.AUCTION)
 """What can be halted."""
 
@@ -31,6 +32,15 @@ class Trip(NamedTuple):
 
 def within(window: Sequence[Happened], now_ns: int, window_ns: int) -> list[Happened]:
     return [each for each in window if each.time_ns > now_ns - window_ns]
+
+
+def enter(window: list[Happened], c: Command, window_ns: int, amount: int) -> None:
+    """At one time, or in a full window, the newest takes in what comes."""
+    inside = within(window, c.received_ns, window_ns)
+    if inside and (inside[-1].time_ns == c.received_ns or len(inside) == MOST_ENTRIES):
+        window[-1] = Happened(c.received_ns, window[-1].amount + amount, window[-1].sequence)
+    else:
+        window.append(Happened(c.received_ns, amount, c.sequence))
 
 
 def evidence_of(c: Command, window: Sequence[Happened]) -> int:
@@ -63,7 +73,7 @@ def sell_volume_trips(c: Command, instrument: Instrument, side: int, quantity_lo
     breaker = instrument.settings.breaker
     if not breaker.sell_volume_lots or side != Side.SELL:
         return None
-    sales = within(instrument.taken[Side.SELL], c.received_ns, breaker.sell_window_ns)
+    sales = within(instrument.sales, c.received_ns, breaker.sell_window_ns)
     sold_lots = sum(each.amount for each in sales) + quantity_lots
     if sold_lots < breaker.sell_volume_lots:
         return None
@@ -145,7 +155,10 @@ class Breaker:
     def matched(self, c: Command, number: int, side: int, price_ticks: int, quantity_lots: int) -> None:
         instrument = self.oracle.instruments[number]
         instrument.prices.append(Happened(c.received_ns, price_ticks, c.sequence))
-        instrument.taken[side].append(Happened(c.received_ns, quantity_lots, c.sequence))
+        breaker = instrument.settings.breaker
+        enter(instrument.taken[side], c, breaker.imbalance_window_ns, quantity_lots)
+        if side == Side.SELL:
+            enter(instrument.sales, c, breaker.sell_window_ns, quantity_lots)
 
     def liquidation_trips(self, c: Command, number: int) -> Trip | None:
         """A liquidation takes up an instrument: ask, and take note of it if it may."""
@@ -186,8 +199,9 @@ class Breaker:
             if observed >= threshold:
                 evidence, market_wide = evidence_of(c, window), breaker is self.market
                 return Trip(trigger, observed, threshold, breaker.liquidation_window_ns, evidence, market_wide)
-        for happened in (own, market):
-            happened.append(Happened(c.received_ns, amount, c.sequence))
+        for breaker, happened in ((instrument.settings.breaker, own), (self.market, market)):
+            if breaker is not None:
+                enter(happened, c, breaker.liquidation_window_ns, amount)
         return None
 
     # What happens

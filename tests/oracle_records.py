@@ -160,15 +160,17 @@ class Instrument:
     """Of its reopening auction, so far."""
     prices: list[Happened] = field(default_factory=list)
     """Of all fills since a call auction ended: what the breaker's PRICE_MOVE looks at."""
+    sales: list[Happened] = field(default_factory=list)
+    """Lots of those whose taker sold; of SELL_VOLUME."""
     taken: tuple[list[Happened], list[Happened]] = field(default_factory=lambda: ([], []))
-    """Lots of the same fills, by the taker's side."""
+    """Lots of the same fills, by the taker's side; of IMBALANCE."""
     liquidations: list[Happened] = field(default_factory=list)
     """Each time since then that an account's liquidation took it up."""
     liquidated: list[Happened] = field(default_factory=list)
     """Values of what was matched since then for accounts in liquidation."""
 
     def empty_windows(self) -> None:
-        for window in (self.prices, *self.taken, self.liquidations, self.liquidated):
+        for window in (self.prices, self.sales, *self.taken, self.liquidations, self.liquidated):
             window.clear()
 
     def best_ticks(self, side: int) -> int | None:

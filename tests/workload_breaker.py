@@ -28,7 +28,7 @@ class Breakers:
             ["halt", "halt", "halt_market", "kill_participant"],
         ][int(rng.choice([0, 0, 1, 2, 3]))]
         # At most one instrument kills all.
-        self.kills_all = int(rng.integers(instruments)) if rng.random() < 0.06 else -1
+        self.kills_all = int(rng.integers(instruments)) if rng.random() < 0.05 else -1
         self.rich = float(rng.choice([0.0, 0.0, 0.15, 0.3]))
         """Share of instruments with each of the triggers that look at the book and at both sides."""
         self.public, self.reducing, self.collars = (float(rng.choice([0.0, 0.3, 1.0])) for _ in range(3))
@@ -50,6 +50,8 @@ class Breakers:
                 imbalance_window_ns=self._one_of(*windows_ns),
             )
         settings["action"] = str(self.rng.choice(self.actions))
+        if settings.get("liquidation_window_ns") and self._chance(0.3):
+            settings["action"] = "kill_participant"
         if self.drawn == self.kills_all:
             settings["action"] = "kill_all"
         self.drawn += 1
@@ -64,15 +66,15 @@ class Breakers:
         return BreakerConfig(**settings)
 
     def liquidation_triggers(self, margin: MarginConfig, interval_ns: int) -> dict[str, int]:
-        """Settings of an instrument's or of the market's, each trigger with an even chance, that can just trip."""
+        """Settings of an instrument's or of the market's, one trigger or both, that can just trip."""
         window_ns = self._one_of(1, MS, 5 * MS, 50 * MS)
         most = (window_ns // interval_ns + 1) * margin.accounts_per_revaluation * self.instruments
-        found = {}
-        if self._chance(0.5):
-            found["liquidations"] = min(most, self._one_of(1, 2, 3, 5, 20))
-        if self._chance(0.5):
-            found["liquidation_notional"] = self._one_of(1, 500, 5_000, 50_000, 1_000_000, 10**9)
-        return {**found, "liquidation_window_ns": window_ns} if found else {}
+        found, which = {"liquidation_window_ns": window_ns}, self._one_of(1, 1, 2, 2, 3)
+        if which & 1:
+            found["liquidations"] = min(most, self._one_of(1, 2, 2, 3, 3, 5))
+        if which & 2:
+            found["liquidation_notional"] = self._one_of(1, 500, 2_000, 5_000, 20_000, 100_000, 10**9)
+        return found
 
     def market(
         self, share: float, margin: MarginConfig | None = None, interval_ns: int = 0
