@@ -446,6 +446,14 @@ class Day:
 
     def _reducing(self, order: Command) -> Command:
         """Of all that would reduce a position, or of one lot more; in a halt that takes only such."""
+        short = [
+            number
+            for number, each in enumerate(self.oracle.accounts[: self.accounts])
+            if each.positions[order.instrument].quantity_lots < 0 and not each.killed
+        ]
+        if short and self._chance(0.5):
+            account = self._one_of(short)
+            order = order._replace(account=account, order_id=self._next_id(account))
         position = self.oracle.accounts[order.account].positions[order.instrument]
         side = Side.SELL if position.quantity_lots >= 0 else Side.BUY
         lots = position.quantity_lots - position.reserved_lots

@@ -134,7 +134,7 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
         limits=limits,
         remembered_orders=one_of(1, 4, 32),
         revalue_interval_ns=interval_ns,
-        market_breaker=breakers.market(0.3, margin if has_margin else None, interval_ns),
+        market_breaker=breakers.market(0.45, margin if has_margin else None, interval_ns),
         margin=margin if has_margin else None,
         lending=LendingConfig(
             collateral_instrument=pair[0],
