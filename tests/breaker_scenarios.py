@@ -1,7 +1,7 @@
 """Scenarios of the breaker's further rules (docs/breaker.md), worked out by hand. See `tests.scenarios`."""
 
 from exchange.config import MarketBreakerConfig
-from exchange.types import BreakerAction, CommandKind, EventKind, Phase, Reason, Trigger
+from exchange.types import BreakerAction, CommandKind, EventKind, Limit, Phase, Reason, Trigger
 from tests.oracle_records import Event
 from tests.scenario_parts import (
     BUY,
@@ -17,12 +17,14 @@ from tests.scenario_parts import (
     exchange,
     filled,
     halted,
+    limit_set,
     log_on,
     market,
     operator,
     phase,
     place,
     rejected,
+    set_limit,
     timer,
 )
 
@@ -89,7 +91,7 @@ BREAKER_SCENARIOS = [
         ),
     ),
     Scenario(
-        # 50, 52, 50: both falls and rises of 4 ticks are measured from the latest 50 that is in force, sequence 15.
+        # 50, 49, 50, each in force at this moment: the fall to 45 is measured from the later 50, sequence 15.
         "a price move's evidence is the latest fill at the price that it is measured from",
         [
             place(1, 1, SELL, 1, 50),
@@ -190,6 +192,50 @@ BREAKER_SCENARIOS = [
             *[market(breaker=Breaker(sell_volume_lots=5, sell_window_ns=100, action="kill_participant"))] * 2,
             market(opening_auction_ns=1_000),
             market_breaker=MarketBreakerConfig(halted_instruments=2),
+        ),
+    ),
+    Scenario(
+        # That the request is charged all the same shows in the state.
+        "what kills all takes the place of what kills one, and there is nobody left to kill",
+        [
+            set_limit(1, Limit.MESSAGES_PER_S, 1_000),
+            place(0, 1, BUY, 9, 50),
+            place(1, 1, BUY, 2, 40),
+            place(1, 2, SELL, 5, 50),
+            operator(CommandKind.REDEEM, 1, 0, 1),
+            operator(CommandKind.KILL, -1, 5, 9),
+        ],
+        [
+            limit_set(10, 1, Limit.MESSAGES_PER_S, 1_000),
+            accepted(11, 0, 1, BUY, 50, 9),
+            accepted(12, 1, 1, BUY, 40, 2),
+            accepted(13, 1, 2, SELL, 50, 5),
+            halted(*(13, (1, 2, SELL), 50, 5, 5, Trigger.SELL_VOLUME, 5, 5, 100, 13), action=BreakerAction.KILL_ALL),
+            phase(13, Phase.HALTED),
+            Event(13, EventKind.INSTRUMENT_HALTED, 0, 1, -1, reason=Trigger.MARKET, value=0),
+            phase(13, Phase.HALTED, instrument=1),
+            cancelled(13, (0, 1, BUY), 50, 9, Reason.KILLED),
+            cancelled(13, (1, 1, BUY), 40, 2, Reason.KILLED),
+            Event(
+                *(13, EventKind.PARTICIPANTS_KILLED, 0, -1, -1),
+                quantity_lots=4,
+                reason=Trigger.SELL_VOLUME,
+                value=-1,
+                threshold=2,
+            ),
+            cancelled(13, (1, 2, SELL), 50, 5, Reason.BREAKER),
+            Event(
+                *(14, EventKind.REQUEST_REJECTED, 0, -1, 1),
+                quantity_lots=1,
+                reason=Reason.IS_KILLED,
+                value=CommandKind.REDEEM,
+            ),
+            Event(15, EventKind.PARTICIPANTS_KILLED, 0, -1, -1, reason=Trigger.SUPERVISOR, value=-1),
+        ],
+        exchange(
+            market(breaker=Breaker(sell_volume_lots=5, sell_window_ns=100, action="kill_participant")),
+            market(),
+            market_breaker=MarketBreakerConfig(halted_instruments=1, action="kill_all"),
         ),
     ),
 ]

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from exchange.config import BreakerConfig, EngineConfig
+from exchange.config import BreakerConfig, EngineConfig, MarginConfig, MarketBreakerConfig
 from exchange.engine import Engine
 from exchange.types import (
     COMMAND,
@@ -23,7 +23,7 @@ from exchange.types import (
 from tests.comparison import apply_in_batches, session_of
 from tests.oracle import Oracle
 from tests.oracle_records import NOBODY, Command, Event
-from tests.scenario_parts import exchange, market, operator, place
+from tests.scenario_parts import MS, exchange, market, operator, place
 
 SEEDS = range(80)
 COMMANDS = 600
@@ -175,6 +175,55 @@ def test_a_full_window_lets_the_newest_entry_take_in_what_comes(trigger: Trigger
     (halt,) = [event for event in events if event.kind == EventKind.INSTRUMENT_HALTED]
     assert (halt.reason, halt.time_ns, halt.maker_order_id) == (trigger, 9_595, 4 + 4_096)
     assert oracle.instruments[0].phase == Phase.HALTED
+
+
+@pytest.mark.parametrize(
+    ("settings", "trigger", "observed"),
+    [
+        ({"liquidations": 2}, Trigger.LIQUIDATIONS, 2),
+        ({"liquidation_notional": 1_750}, Trigger.LIQUIDATION_NOTIONAL, 1_800),
+    ],
+)
+def test_the_market_remembers_liquidations_beyond_a_reopening(
+    settings: dict[str, int], trigger: Trigger, observed: int
+) -> None:
+    # Both hold 10 lots, with 900 and 850 of debt. At 94 the first has 40, less than 5 % of 940; it sells at 90. At 89
+    # the second has 40, less than 5 % of 890; it would sell at 90 too.
+    config = EngineConfig(
+        instruments=(
+            market(
+                initial_margin_bps=1_000,
+                maintenance_margin_bps=500,
+                breaker=BreakerConfig(halt_ns=1, reopening_auction_ns=1),
+            ),
+        ),
+        accounts=3,
+        max_orders=10,
+        margin=MarginConfig(mark="index"),
+        market_breaker=MarketBreakerConfig(**settings, liquidation_window_ns=10**9),
+    )
+    commands = [operator(CommandKind.PUBLISH_INDEX, 0, 0, 100)]
+    for account, debt in ((0, 900), (1, 850)):
+        commands.append(operator(CommandKind.SET_MARGIN, account, 0, 1))
+        commands.append(operator(CommandKind.DEPOSIT_POSITION, account, 0, 10))
+        commands.append(operator(CommandKind.WITHDRAW_CASH, account, 0, debt))
+    commands += [
+        operator(CommandKind.DEPOSIT_CASH, 2, 0, 10_000),
+        operator(CommandKind.OPEN_SESSION),
+        place(2, 1, Side.BUY, 100, 90),
+        operator(CommandKind.PUBLISH_INDEX, 0, 0, 94),
+        operator(CommandKind.REVALUE, NOBODY, NOBODY, at=10 * MS),
+        operator(CommandKind.HALT, 0, 0, at=20 * MS),
+        operator(CommandKind.TIMER, NOBODY, 0, at=30 * MS),
+        operator(CommandKind.TIMER, NOBODY, 0, at=40 * MS),
+        operator(CommandKind.PUBLISH_INDEX, 0, 0, 89, at=50 * MS),
+        operator(CommandKind.REVALUE, NOBODY, NOBODY, at=60 * MS),
+    ]
+    _, events = _both(config, commands)
+    first, second = [event for event in events if event.kind == EventKind.INSTRUMENT_HALTED]
+    assert first.reason == Trigger.SUPERVISOR
+    assert (second.account, second.reason, second.value, second.maker_order_id) == (1, trigger, observed, 12)
+    assert second.maker_leaves_lots == BreakerAction.HALT_MARKET
 
 
 def _both(config: EngineConfig, commands: list[Command]) -> tuple[Oracle, list[Event]]:
