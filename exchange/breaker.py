@@ -290,3 +290,12 @@ def forget(state: State, instrument: int) -> None:
         state.looks[instrument, which]["total"] = 0
     state.breakers[instrument]["trigger"] = 0
     state.breakers[instrument]["market_wide"] = 0
+
+
+@routine
+def forget_market(state):
+    """Empty the whole market's windows: it has acted on what is in them, and would halt every reopening again."""
+    row = state.looks.shape[0] - 1
+    for which in range(state.looks.shape[1]):
+        state.looks[row, which]["count"] = 0
+        state.looks[row, which]["total"] = 0

@@ -213,7 +213,9 @@ def _check_order(state, command):
         if limit > 0 and state.accounts[account]["open_orders"] >= limit:
             return _OPEN_ORDERS_LIMIT
     if state.accounts[account]["margin"] != 0:
-        reason = margin.check_order(state, account, instrument, side, priced, quantity, 0)
+        if order_type == _MARKET:
+            priced = margin.worst_price(state, instrument, side, quantity)
+        reason = margin.check_order(state, account, instrument, side, priced, quantity, NO_SLOT)
         if reason != _OK:
             return reason
     elif side == _SELL:
@@ -306,7 +308,7 @@ def _check_replace(state, command):
     reason = _check_size(state, account, instrument, side, price, quantity, new_leaves, leaves)
     if reason == _OK:
         if state.accounts[account]["margin"] != 0:
-            reason = margin.check_order(state, account, instrument, side, price, new_leaves, leaves)
+            reason = margin.check_order(state, account, instrument, side, price, new_leaves, slot)
         elif side == _SELL:
             if accounts.free_lots(state, account, instrument) + leaves < new_leaves:
                 reason = _INSUFFICIENT_POSITION
@@ -672,6 +674,8 @@ def _timer(state, command, events, count):
         top["extensions"] = 0
     if volume > 0:
         breaker.record_price(state, instrument, price, now_ns, command["sequence"])
+    elif phase == _AUCTION and top["last_ticks"] > 0:  # found no price: a move is still one from the last
+        breaker.record_price(state, instrument, top["last_ticks"], now_ns, command["sequence"])
     if phase == _AUCTION:
         count = market.change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
     return count

@@ -7,11 +7,14 @@ to the bankruptcy price, then the insurance fund takes what is left, then profit
 rank, and what nobody bears is booked as bad debt.
 """
 
+import numpy as np
+
 from exchange import accounts, book, breaker, market
 from exchange.jit import helper, routine
 from exchange.types import (
     MAX_CASH,
     NO_BID,
+    NO_SLOT,
     NOBODY,
     EventKind,
     MarginState,
@@ -152,11 +155,48 @@ def _exposed(state, account, instrument, buying, selling):
 
 
 @routine
-def check_order(state, account, instrument, side, price, quantity, freed):
+def worst_price(state, instrument, side, quantity):
+    """The worst price at which the book could fill `quantity` lots of a MARKET order: that of the last level that it
+    needs, or that there is; 0 if the book is empty."""
+    number = 2 * instrument + 1 - side
+    price = book.best(state, number)
+    worst = 0
+    left = quantity
+    while left > 0 and book.is_price(state, number, price):
+        worst = price
+        left -= state.levels[number][price]["quantity_lots"]
+        price = book.next_price(state, number, price)
+    return worst
+
+
+@routine
+def _loss_of_resting(state, account, replaced):
+    """What the account would lose against the marks if all its resting orders but `replaced` were filled."""
+    loss = 0
+    slot = state.accounts[account]["oldest"]
+    while slot != NO_SLOT:
+        order = state.orders[slot]
+        if slot != replaced:
+            number = book.instrument_of(order["book"])
+            beyond = np.int64(order["price_ticks"]) - mark(state, number)
+            if book.side_of(order["book"]) == _SELL:
+                beyond = -beyond
+            if beyond > 0:
+                loss += beyond * order["leaves_lots"] * state.instruments[number]["multiplier"]
+        slot = np.int64(order["newer"])
+    return loss
+
+
+@routine
+def check_order(state, account, instrument, side, price, quantity, replaced):
     """Why a margin account may not send an order, or _OK.
 
-    Args: price: 0 for a MARKET order that meets nothing; freed: lots of its own on that side that it replaces.
+    Args: price: 0 for a MARKET order that meets nothing; replaced: the slot of its own order that it replaces, or
+    NO_SLOT.
     """
+    freed = 0
+    if replaced != NO_SLOT:
+        freed = state.orders[replaced]["leaves_lots"]
     if state.accounts[account]["margin_state"] == _LIQUIDATING:
         return _IN_LIQUIDATION
     position = state.positions[account][instrument]
@@ -171,7 +211,7 @@ def check_order(state, account, instrument, side, price, quantity, freed):
     worse = 0
     if price != 0:
         worse = max(price - price_mark, 0) if side == _BUY else max(price_mark - price, 0)
-    loss = worse * quantity * state.instruments[instrument]["multiplier"]
+    loss = worse * quantity * state.instruments[instrument]["multiplier"] + _loss_of_resting(state, account, replaced)
     more = quantity - freed
     needed = _exposed(state, account, instrument, more if side == _BUY else 0, more if side == _SELL else 0)
     if equity_of(state, account) - loss < needed:

@@ -135,38 +135,40 @@ def _halt_one(state, instrument, trigger, command, events, count):
 def halt(state, instrument, account, order_id, side, price, quantity, leaves, command, events, count):
     """Halt an instrument because of a match that is prevented, by the verdict in its breaker's row, and do what the
     breaker is to do beyond that. account, order_id: whose match, or NOBODY. Returns the number of events so far."""
-    breaker = state.breakers[instrument]
+    verdict = state.breakers[instrument]
     event = events[count]
     market_row = state.breakers[state.breakers.shape[0] - 1]
-    count = _halt_one(state, instrument, breaker["tripped_by"], command, events, count)
+    count = _halt_one(state, instrument, verdict["tripped_by"], command, events, count)
     event["account"] = account
     event["order_id"] = order_id
     event["side"] = side
     event["price_ticks"] = price
     event["quantity_lots"] = quantity
     event["leaves_lots"] = leaves
-    event["value"] = breaker["observed"]
-    event["threshold"] = breaker["threshold"]
-    event["window_ns"] = breaker["window_ns"]
-    event["maker_order_id"] = breaker["evidence"]
+    event["value"] = verdict["observed"]
+    event["threshold"] = verdict["threshold"]
+    event["window_ns"] = verdict["window_ns"]
+    event["maker_order_id"] = verdict["evidence"]
     halted = 0
     for number in range(state.instruments.shape[0]):
         if state.instruments[number]["phase"] == _HALTED:
             halted += 1
-    action = breaker["action"]
+    action = verdict["action"]
     kills_one = action == _KILL_PARTICIPANT and account >= 0 and account < state.counters[0]["participants"]
     if action == _KILL_PARTICIPANT:
         action = _HALT_ALONE
     of_market = market_row["halted_instruments"] > 0 and halted >= market_row["halted_instruments"]
-    if breaker["market_wide"] != 0 or of_market:
+    if verdict["market_wide"] != 0 or of_market:
         action = max(action, market_row["action"])
+    if verdict["market_wide"] != 0:
+        breaker.forget_market(state)
     event["maker_leaves_lots"] = _KILL_PARTICIPANT if kills_one and action != _KILL_ALL else action
     if action >= _HALT_MARKET:
         count = halt_others(state, instrument, command, events, count)
     if action == _KILL_ALL:
-        return kill(state, NOBODY, breaker["tripped_by"], command, events, count)
+        return kill(state, NOBODY, verdict["tripped_by"], command, events, count)
     if kills_one:
-        return kill(state, account, breaker["tripped_by"], command, events, count)
+        return kill(state, account, verdict["tripped_by"], command, events, count)
     return count
 
 

@@ -216,6 +216,9 @@ class Breaker:
         whole = BreakerAction.HALT
         if self.market is not None and (trip.market_wide or 0 < self.market.halted_instruments <= halted):
             whole = BreakerAction[self.market.action.upper()]
+        if trip.market_wide:
+            self.liquidations.clear()
+            self.liquidated.clear()
         kills_participant = False
         if own == BreakerAction.KILL_PARTICIPANT:
             # A batch and the insurance fund are nobody.
@@ -343,8 +346,9 @@ class Breaker:
         """The windows are emptied and the trigger forgotten; a price enters the price windows."""
         instrument.empty_windows()
         instrument.trigger, instrument.extensions = 0, 0
-        if clearing is not None:
-            instrument.prices.append(Happened(c.received_ns, clearing.price_ticks, c.sequence))
+        price_ticks = instrument.last_ticks if clearing is None else clearing.price_ticks
+        if price_ticks:
+            instrument.prices.append(Happened(c.received_ns, price_ticks, c.sequence))
 
     def publish_thresholds(self, c: Command, number: int) -> None:
         breaker = self.oracle.instruments[number].settings.breaker

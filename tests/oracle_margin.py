@@ -211,7 +211,7 @@ class Margin:
         mark_ticks = self.mark_ticks(c.instrument)
         price_ticks = c.price_ticks
         if c.order_type == OrderType.MARKET:
-            price_ticks = instrument.best_ticks(1 - side) or mark_ticks
+            price_ticks = self._worst_ticks(c.instrument, 1 - side, lots) or mark_ticks
         loss = max(0, price_ticks - mark_ticks if side == Side.BUY else mark_ticks - price_ticks)
         if side == Side.BUY:
             buying_lots += lots
@@ -219,9 +219,25 @@ class Margin:
             reserved_lots += lots
         exposure = self._exposure(c.account)
         exposure[c.instrument] = max(abs(held_lots + buying_lots), abs(held_lots - reserved_lots))
-        if self.equity(account) - instrument.notional(loss, lots) < self.initial_of(exposure):
+        lost = instrument.notional(loss, lots)
+        for order in self.oracle.resting_of(c.account):
+            if not (gone_lots and order.order_id == c.target_order_id):
+                its_mark = self.mark_ticks(order.instrument)
+                sign = 1 if order.side == Side.BUY else -1
+                beyond = max(0, sign * (order.price_ticks - its_mark))
+                lost += self.oracle.instruments[order.instrument].notional(beyond, order.leaves_lots)
+        if self.equity(account) - lost < self.initial_of(exposure):
             return Reason.INSUFFICIENT_MARGIN
         return Reason.NONE
+
+    def _worst_ticks(self, number: int, side: int, lots: int) -> int:
+        """The worst price of a side that `lots` would need, or that there is; 0 if the side is empty."""
+        worst = 0
+        for order in self.oracle.instruments[number].resting_of(side):  # best first
+            if lots <= 0:
+                break
+            worst, lots = order.price_ticks, lots - order.leaves_lots
+        return worst
 
     # The operator
 
