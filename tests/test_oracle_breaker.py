@@ -1,6 +1,7 @@
 """The oracle of docs/breaker.md: what its random sessions reach, and windows that are full."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_a_full_window_lets_the_newest_entry_take_in_what_comes(trigger: Trigger
     ],
 )
 def test_the_market_remembers_liquidations_beyond_a_reopening(
-    settings: dict[str, int], trigger: Trigger, observed: int
+    settings: dict[str, Any], trigger: Trigger, observed: int
 ) -> None:
     # Both hold 10 lots, with 900 and 850 of debt. At 94 the first has 40, less than 5 % of 940; it sells at 90. At 89
     # the second has 40, less than 5 % of 890; it would sell at 90 too.
