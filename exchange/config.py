@@ -79,6 +79,17 @@ class BreakerConfig(Config):
                 )
         if self.halt_ns and not self.reopening_auction_ns:
             raise ValueError("halt_ns is set but reopening_auction_ns is 0: a halt that ends reopens by a call auction")
+        if not self.armed and self.model_dump() != type(self).model_construct().model_dump():
+            raise ValueError(
+                "the breaker has settings but no threshold, so it could never trip: set one, or leave it out"
+            )
+        for setting, trigger in (("depth_bps", "depth_lots"), ("imbalance_lots", "imbalance_bps")):
+            if getattr(self, setting) and not getattr(self, trigger):
+                raise ValueError(f"{setting} is set but {trigger} is 0: that trigger is off")
+        if self.imbalance_bps and not self.imbalance_lots:
+            raise ValueError(
+                "imbalance_lots is 0: the first trade alone would be an imbalance; say how many lots it takes"
+            )
         if bool(self.collar_bps) != bool(self.collar_extensions) or (self.collar_bps and not self.halt_ns):
             raise ValueError(
                 "collar_bps, collar_extensions and halt_ns go together: a collar extends a reopening auction"
@@ -302,6 +313,8 @@ class EngineConfig(Config):
         for number, instrument in enumerate(self.instruments):
             where = f"the breaker of instrument {number}"
             if instrument.batch_interval_ns:
+                if instrument.breaker.action == "kill_participant":
+                    raise ValueError(f"{where} would kill nobody: a batch's match is of no one participant")
                 for name in ("sell_volume_lots", "depth_lots", "imbalance_bps"):
                     if getattr(instrument.breaker, name):
                         raise ValueError(
@@ -317,6 +330,13 @@ class EngineConfig(Config):
                     f"the market's breaker could never trip: halted_instruments is {market.halted_instruments} and "
                     f"there are {len(self.instruments)}"
                 )
+            sources = sum(instrument.breaker.armed for instrument in self.instruments)
+            own = market.liquidations or market.liquidation_notional
+            if market.halted_instruments > sources and not own:
+                raise ValueError(
+                    f"the market's breaker could never trip: halted_instruments is {market.halted_instruments} and "
+                    f"{sources} instruments have a breaker of their own"
+                )
         return self
 
     def _liquidations_can_reach(self, where: str, breaker: BreakerConfig | MarketBreakerConfig) -> None:
@@ -325,7 +345,9 @@ class EngineConfig(Config):
         if not self.margin:
             raise ValueError(f"{where} could never trip by liquidations: the venue has no margin accounts")
         steps = breaker.liquidation_window_ns // self.revalue_interval_ns + 1
-        most = steps * self.margin.accounts_per_revaluation * len(self.instruments)
+        of_market = isinstance(breaker, MarketBreakerConfig)
+        each = min(self.margin.accounts_per_revaluation, self.accounts)
+        most = steps * each * (len(self.instruments) if of_market else 1)
         if breaker.liquidations > most:
             raise ValueError(
                 f"{where} could never trip: liquidations is {breaker.liquidations} and at most {most} can be taken up "

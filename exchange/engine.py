@@ -674,8 +674,6 @@ def _timer(state, command, events, count):
         top["extensions"] = 0
     if volume > 0:
         breaker.record_price(state, instrument, price, now_ns, command["sequence"])
-    elif phase == _AUCTION and top["last_ticks"] > 0:  # found no price: a move is still one from the last
-        breaker.record_price(state, instrument, top["last_ticks"], now_ns, command["sequence"])
     if phase == _AUCTION:
         count = market.change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
     return count

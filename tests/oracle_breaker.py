@@ -346,9 +346,8 @@ class Breaker:
         """The windows are emptied and the trigger forgotten; a price enters the price windows."""
         instrument.empty_windows()
         instrument.trigger, instrument.extensions = 0, 0
-        price_ticks = instrument.last_ticks if clearing is None else clearing.price_ticks
-        if price_ticks:
-            instrument.prices.append(Happened(c.received_ns, price_ticks, c.sequence))
+        if clearing is not None:
+            instrument.prices.append(Happened(c.received_ns, clearing.price_ticks, c.sequence))
 
     def publish_thresholds(self, c: Command, number: int) -> None:
         breaker = self.oracle.instruments[number].settings.breaker

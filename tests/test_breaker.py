@@ -336,3 +336,61 @@ def test_a_liquidation_breaker_that_can_just_trip_is_taken():
     breaker = {"liquidations": 64, "liquidation_window_ns": 1000}
     instrument = {"price_levels": 64, "breaker": breaker}
     EngineConfig.model_validate({"instruments": [instrument], "accounts": 1, "margin": MarginConfig().model_dump()})
+
+
+def test_after_an_empty_reopening_trading_may_begin_anywhere():
+    breaker = BreakerConfig(price_move_bps=300, price_window_ns=1000 * MS, halt_ns=MS, reopening_auction_ns=MS)
+    engine, events = played(
+        venue(breaker),
+        order(0, 1, BUY, 1000, 1, 10),
+        order(1, 1, SELL, 1000, 1, 10),
+        order(0, 2, BUY, 500, 10, 10),
+        order(1, 2, SELL, 500, 5, 11),
+        command(CommandKind.TIMER, 12, account=NOBODY),
+        command(CommandKind.TIMER, 13, account=NOBODY),
+        order(1, 3, SELL, 500, 5, 14),
+    )
+    assert [int(halt["value"]) for halt in halts(events)] == [5000]
+    assert engine.state.instruments["last_ticks"][0] == 500
+
+
+class TestMarginOrders:
+    """What an account of leverage may promise is all that rests, at the worst price that it may be filled at."""
+
+    CONFIG = venue(BreakerConfig(), margin=MarginConfig(mark="index").model_dump()).model_copy(
+        update={
+            "instruments": (InstrumentConfig(price_levels=20_032, initial_margin_bps=1000, maintenance_margin_bps=500),)
+        }
+    )
+
+    def opened(self, *commands: dict[str, int]) -> tuple[Engine, np.ndarray]:
+        opening = [
+            command(CommandKind.DEPOSIT_CASH, 0, account=0, quantity_lots=10_000),
+            command(CommandKind.SET_MARGIN, 0, account=0, quantity_lots=1),
+            command(CommandKind.DEPOSIT_POSITION, 0, account=1, quantity_lots=1000),
+            command(CommandKind.PUBLISH_INDEX, 0, quantity_lots=1000),
+            command(CommandKind.OPEN_SESSION, 1),
+        ]
+        engine = Engine(EngineConfig.model_validate(self.CONFIG.model_dump()))
+        return engine, engine.apply(records_of([*opening, *commands]))
+
+    def test_a_market_order_is_checked_at_the_worst_price_that_it_needs(self):
+        asks = [order(1, 1, SELL, 1000, 1, 10), order(1, 2, SELL, 16_000, 9, 10)]
+        engine, events = self.opened(*asks, order(0, 1, BUY, 0, 10, 11, MARKET))
+        assert (events[-1]["kind"], events[-1]["reason"]) == (EventKind.ORDER_REJECTED, Reason.INSUFFICIENT_MARGIN)
+        assert engine.state.accounts["cash"][0] == 10_000
+        _, events = self.opened(*asks, order(0, 1, BUY, 0, 1, 11, MARKET))
+        assert events[-1]["kind"] == EventKind.ORDER_FILLED
+
+    def test_orders_that_rest_beyond_the_mark_count_together(self):
+        # Equity 10,000; each bid of one lot at 5,000 would lose 4,000 against the mark, and needs 100 of margin.
+        bids = [order(0, number, BUY, 5000, 1, 10) for number in range(1, 5)]
+        _, events = self.opened(*bids)
+        assert events["kind"][-4:].tolist() == [EventKind.ORDER_ACCEPTED] * 2 + [EventKind.ORDER_REJECTED] * 2
+        assert (events["reason"][-2:] == Reason.INSUFFICIENT_MARGIN).all()
+        _, events = self.opened(
+            *bids[:2],
+            command(CommandKind.CANCEL_ORDER, 11, account=0, target_order_id=1),
+            order(0, 3, BUY, 5000, 1, 12),
+        )
+        assert events["kind"][-1] == EventKind.ORDER_ACCEPTED
