@@ -26,7 +26,7 @@ from exchange import clock, journal
 from exchange.client import Operator
 from exchange.config import Config, EngineConfig, SupervisionConfig
 from exchange.engine import Engine, events_bound
-from exchange.errors import ConfigurationError, JournalError, VenueError
+from exchange.errors import ConfigurationError, JournalError, TornJournalError, VenueError
 from exchange.indicators import Indicator, follow, new_watch
 from exchange.keys import ClientKeys
 from exchange.state import Array
@@ -109,7 +109,11 @@ class Supervisor:
         if config.supervision.authorised and config.control is not None:
             self._operator = Operator(self._context, config.control, keys=config.keys)
             self._poller.register(self._operator.socket, zmq.POLLIN)
-        self._feed = self._connect(config)
+        try:
+            self._feed = self._connect(config)
+        except VenueError:
+            self.close()
+            raise
         self._poller.register(self._feed, zmq.POLLIN)
 
     def _connect(self, config: SupervisorConfig) -> "zmq.Socket[Any]":
@@ -129,6 +133,18 @@ class Supervisor:
         if not connected:
             raise VenueError(f"no venue publishes its commands at {config.feed}; is its setting feed on?")
         return feed
+
+    def begin(self) -> None:
+        """Take what there is already, if the journal is within reach: then the feed goes on from it without a gap."""
+        if self.config.journal is None:
+            return
+        try:
+            commands = journal.read(self.config.journal).commands
+        except TornJournalError as error:  # it is being written
+            if not error.sound:
+                return
+            commands = journal.read(self.config.journal, error.sound).commands
+        self._follow([commands], live=False)
 
     # ── following ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,7 +171,7 @@ class Supervisor:
         self._follow(run)
 
     def _follow(self, run: list[Array], live: bool = True) -> None:
-        if not run:
+        if not sum(map(len, run)):
             return
         commands = run[0] if len(run) == 1 else np.concatenate(run)
         at = 0
@@ -165,9 +181,9 @@ class Supervisor:
             for alert in self.watch.alerts[:alerts]:
                 self._tell(alert, computed_ns)
         self.sequence = int(commands["sequence"][-1])
-        if not live:
+        if not live:  # what was not heard in time has no lag; nor has what comes while nothing trades
             self.caught_up += len(commands)
-        elif self._timed < _MOST_LAGS:
+        elif self.watch.watched["trading"][0] and self._timed < _MOST_LAGS:
             self._lags.append(computed_ns - commands["received_ns"])
             self._timed += len(commands)
 
@@ -311,6 +327,7 @@ def main() -> int:
     supervisor = None
     try:
         supervisor = Supervisor(SupervisorConfig.model_validate_json(_first_line()))
+        supervisor.begin()
         _serve(supervisor)
     except (ConfigurationError, JournalError, VenueError, ValueError, OSError, zmq.ZMQError) as error:
         _say(error=str(error))

@@ -177,7 +177,7 @@ ON_MARGIN = {
 class TestPressure:
     @staticmethod
     def levered(fall_bps: int, *commands: dict[str, int], threshold: int = 1) -> tuple[Watch, np.ndarray]:
-        """Account 13 has 100 lots on margin at a mark of 1,000 and an equity of 10,000: a leverage of ten, so that it is
+        """Account 13 has 100 lots on margin at a mark of 1,000 and an equity of 10,000: a leverage of ten. So it is
         below its maintenance margin of 5 % when the mark is below 90,000 / 95 = 947.37."""
         config = EngineConfig.model_validate({**ON_MARGIN, "accounts": ACCOUNTS, "max_orders": 256})
         first = [

@@ -30,7 +30,7 @@ RICH = EndowmentConfig(cash=10**9)
 WATCH = {"imbalance_bps": 9000, "imbalance_lots": 1000, "depth_bps": 1, "pressure_bps": 1}
 ON_MARGIN = EngineConfig(
     instruments=(
-        InstrumentConfig(price_levels=1024, initial_margin_bps=1000, maintenance_margin_bps=500),
+        InstrumentConfig(price_levels=1024, initial_margin_bps=1000, maintenance_margin_bps=900),
         InstrumentConfig(price_levels=64),
     ),
     accounts=8,
@@ -51,7 +51,7 @@ def venue(tmp_path):
             if account < 3:
                 request = (CommandKind.DEPOSIT_POSITION, account, 0, 10**6)
             else:
-                assert running.operator.request(CommandKind.WITHDRAW_CASH, account, 0, 10**9 - 100_000).reason == 0
+                assert running.operator.request(CommandKind.WITHDRAW_CASH, account, 0, 10**9 - 10_000).reason == 0
                 request = (CommandKind.SET_MARGIN, account, 0, 1)
             assert running.operator.request(*request).reason == 0
         running.open()
@@ -144,7 +144,7 @@ def test_the_twin_is_the_venue_after_a_random_workload(venue, seed):
         figures = supervisor.finish(said["commands"])
     assert (figures["commands"], figures["state_hash"]) == (said["commands"], said["state_hash"])
     assert figures["gaps"] == 0
-    assert figures["caught_up"] < 40  # what came before it followed
+    assert figures["caught_up"] < 30  # what came before it followed
     assert 0 < figures["lag_ns_p50"] <= figures["lag_ns_p99"] <= figures["lag_ns_max"]
     assert figures["most"]["IMBALANCE"] > 0
     events = check_replay(venue, said).events
@@ -196,13 +196,13 @@ def test_a_gap_is_noticed(venue, with_journal):
         context.destroy(linger=0)
 
 
-def sell_off(venue: RunningVenue, lots: int = 1200) -> None:
+def sell_off(venue: RunningVenue) -> None:
     """Bids, and one who takes them all."""
     maker, taker = venue.session(0), venue.session(1)
     for number in range(12):
         maker.place(number + 1, BUY, 500 - number, 100)
     maker.catch_up()
-    taker.place(1, SELL, 0, lots, OrderType.MARKET)
+    taker.place(1, SELL, 0, 1200, OrderType.MARKET)
     taker.catch_up()
 
 
@@ -266,7 +266,6 @@ def test_one_without_authority_only_tells(venue):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_venue_does_not_mind_what_becomes_of_its_supervisor(venue, how):
     with supervised(config_for(venue, authorised=True)) as supervisor:
-        sell_off(venue, 10)
         supervisor.process.send_signal(how)
         trade_at_random(venue, 6, 500)
         check_replay(venue, venue.stop())
