@@ -188,7 +188,7 @@ def throw(venue: RunningVenue, frames: int, seed: int, sessions: bool) -> Figure
             venue.operator.socket.send(frame)
             control += 1
     for _ in range(control):
-        venue.operator._answer()
+        venue.operator.answer()
     sent += control
     after = venue.status()
     for connection in connections:

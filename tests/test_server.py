@@ -174,7 +174,7 @@ def test_rubbish_on_the_control_channel_is_refused_too(venue):
     frames.append(b"x" * 4096)
     for frame in frames:
         venue.operator.socket.send(frame)
-        assert venue.operator._answer().reason == Reason.MALFORMED
+        assert venue.operator.answer().reason == Reason.MALFORMED
     assert venue.stop()["refused"] == len(frames)
 
 
