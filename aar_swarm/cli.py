@@ -95,6 +95,7 @@ def run_command(
     from aar_swarm.display import Display
     from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
+    from aar_swarm.results import LOG
     from aar_swarm.runner import run
 
     with Display() as display:
@@ -120,6 +121,9 @@ def run_command(
         if finished.summary.get("background"):
             _out.print(f"Market: {conditions([finished])['market']}.")
         _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
+    if lost := finished.summary["agent_processes_lost"]:
+        said = finished.directory / LOG
+        print(f"aar: {lost} agent processes ended before the session did; what they said is in {said}", file=sys.stderr)
 
 
 @app.command()
@@ -212,6 +216,19 @@ def report(directory: Directory) -> None:
 
 
 @app.command()
+def diversity(
+    directory: Directory,
+    window_ms: Annotated[float, typer.Option(min=0.1, help="Of herding.")] = 100.0,
+    whole: Annotated[bool, typer.Option("--whole", help="The whole session, not only from the signal on.")] = False,
+) -> None:
+    """Measure how alike a run's participants were: concentration, herding, and who behaves as one under many names."""
+    from aar_swarm.analysis.diversity import of_run
+    from aar_swarm.results import load
+
+    _out.print_json(json.dumps(of_run(load(directory), window_ms, since_signal=not whole)))
+
+
+@app.command()
 def stylised(
     directory: Directory,
     interval_ms: Annotated[float, typer.Option(min=1.0, help="Between the mids that returns are made of.")] = 50.0,
@@ -240,7 +257,9 @@ def scenarios() -> None:
         for what, names in choices(name).items():
             _out.print(f"  {what}: {', '.join(names)}", soft_wrap=True)
         for key, text in scenario.dials.items():
-            _out.print(f"  {key}={scenario.value_of(key)}: {text}", soft_wrap=True, markup=False)
+            value = scenario.value_of(key)
+            shown = list(value) if isinstance(value, tuple) else value
+            _out.print(f"  {key}={shown}: {text}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -314,8 +333,8 @@ def control(
     amount: Annotated[
         int | None,
         typer.Option(
-            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index; of halt "
-            "and kill the sequence of what you saw."
+            help="Minor units, lots, the limit (0: none), the signal's bps, 1 or 0 for margin, ticks of an index; "
+            "of halt and kill the sequence of what you saw."
         ),
     ] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",

@@ -75,7 +75,7 @@ def replay_run(directory: Path, settings: Mapping[str, Any], until: int | None) 
 
 
 def _lowest(events: np.ndarray) -> int | None:
-    fills = events[events["kind"] == EventKind.ORDER_FILLED]
+    fills = events[(events["kind"] == EventKind.ORDER_FILLED) & (events["instrument"] == MAIN)]
     return int(fills["price_ticks"].min()) if len(fills) else None
 
 

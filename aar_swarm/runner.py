@@ -34,7 +34,7 @@ from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
 from cluster.guard import Guard, new_run_id
-from cluster.kill_switch import Kill
+from cluster.kill_switch import Kill, KillSwitchGone
 from cluster.limits import check_machine
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
@@ -252,7 +252,7 @@ class _Run:
                 finally:
                     _ignore_interrupts()  # a second Ctrl-C must not interrupt the tidying up after the first
                     self._tear_down()
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed) as error:
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
             raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing

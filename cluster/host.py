@@ -7,6 +7,7 @@ It is a plain class and can be used without Ray. As an actor it must be a synchr
 the methods of such an actor run in its main thread, which the zygote needs.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -16,7 +17,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from cluster.kill_switch import Kill, KillSwitch
+from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
 from exchange.keys import ClientKeys
@@ -78,6 +79,7 @@ class AgentHost:
         self._exits_seen = 0
         self._stopped = False
         self._kill_switch: KillSwitch | None = None
+        self._watched: set[int] = set()
         self._fork_error: str | None = None
 
     def spawn(self, agents: Sequence[tuple[int, Mapping[str, Any]]], common: Mapping[str, Any] | None = None) -> int:
@@ -93,7 +95,10 @@ class AgentHost:
         self._check_ids([agent_id for agent_id, _ in agents])
         newborns = [Newborn(agent_id, self._row_for(agent_id), dict(spec)) for agent_id, spec in agents]
         pids, self._fork_error = self._zygote.spawn(newborns, dict(common or {}))
-        self._pid_of.update((newborn.agent_id, pid) for newborn, pid in zip(newborns, pids, strict=False))
+        born = {newborn.agent_id: pid for newborn, pid in zip(newborns, pids, strict=False)}
+        self._pid_of.update(born)
+        if self._kill_switch is not None and (again := {a: born[a] for a in self._watched & born.keys()}):
+            self._kill_switch.add(again)
         self._note_exits()
         return len(pids)
 
@@ -131,23 +136,26 @@ class AgentHost:
     def arm_kill_switch(self, notices: str, agent_ids: Sequence[int], keys: ClientKeys | None = None) -> str:
         """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill.
 
-        Returns: the scheduling class of the process that does it. Errors: ValueError: it is armed already; OSError.
+        An agent that comes again is watched again. Returns: the scheduling class of the process that does it. Errors:
+        ValueError: it is armed already; KillSwitchGone.
         """
         if self._kill_switch is not None:
             raise ValueError("the kill switch of this host is armed already")
         self._refresh()
+        self._watched = set(agent_ids)
         pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
-        self._kill_switch = KillSwitch(pids, notices, keys)
+        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys)
         return self._kill_switch.scheduling
 
     def kills(self) -> list[Kill]:
-        """What the kill switch has done so far."""
+        """What the kill switch has done so far. Errors: KillSwitchGone."""
         return [] if self._kill_switch is None else self._kill_switch.kills()
 
     def stop(self, grace_s: float = 0.0) -> HostStatus:
         """Let agents finish for grace_s, kill the rest, end the zygote; returns the final status. Idempotent."""
         if self._kill_switch is not None:
-            self._kill_switch.kills()
+            with contextlib.suppress(KillSwitchGone):
+                self._kill_switch.kills()
             self._kill_switch.close()
         try:
             if grace_s <= 0 or self._zygote.wait(grace_s) > 0:

@@ -1,12 +1,15 @@
 """A host's kill switch: a process that hears the venue's order to kill and SIGKILLs those agents, one by one confirmed.
 
 A process of its own, above every agent in priority, because neither the host (it answers Ray) nor the zygote (it may be
-forking) may be in the way of 100 ms. It holds a pidfd of each agent, so that it can never hit a process that got an old
-pid, and the kernel tells it of each one's death. It decides nothing: the venue says who. It ends with its host.
+forking) may be in the way of 100 ms. It holds a pidfd of each agent, checked to be the zygote's child after it was
+opened, so that it cannot hit a process that got an old pid, and the kernel tells it of each one's death. It decides
+nothing: the venue says who. It ends with its host.
 
-`python -m cluster.kill_switch`: one JSON line in (pids, endpoint, keys), one line out when armed, then one a kill.
+`python -m cluster.kill_switch`: one JSON line in (agents, parent, endpoint, keys), one out when armed. Then, for each
+line in, one out with all that it has done since the last: it never writes unasked, so no pipe can fill up and stop it.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -27,7 +30,7 @@ from exchange.types import NOBODY, EventKind
 
 CONFIRM_S = 30.0
 """Longest wait for the deaths of one kill; whoever is not dead then is named."""
-_ARM_TIMEOUT_S = 30.0
+_ANSWER_TIMEOUT_S = 60.0  # above CONFIRM_S: a kill may be on its way
 
 
 class Kill(TypedDict):
@@ -43,13 +46,16 @@ class Kill(TypedDict):
     alive: list[int]
 
 
+class KillSwitchGone(RuntimeError):
+    """It has ended, or does not answer: nobody would be killed."""
+
+
 class KillSwitch:
-    """The host's end: starts the process, and reads what it did."""
+    """The host's end: starts the process, and asks what it did."""
 
-    def __init__(self, pids: Mapping[int, int], endpoint: str, keys: ClientKeys | None) -> None:
-        """Arm it for these agents (agent → pid) against a venue's notices; returns when it listens.
-
-        Raises: OSError: it could not be started or said nothing.
+    def __init__(self, agents: Mapping[int, int], parent: int, endpoint: str, keys: ClientKeys | None) -> None:
+        """Arm it for these agents (agent → pid), children of `parent`, against a venue's notices; returns when it
+        listens. Raises: KillSwitchGone.
         """
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
@@ -59,22 +65,24 @@ class KillSwitch:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        setup = {"pids": list(pids.items()), "endpoint": endpoint, "keys": keys}
-        self._process.stdin.write(json.dumps(setup).encode() + b"\n")
-        self._process.stdin.flush()
         self._lines = b""
         self._kills: list[Kill] = []
         self._closed = False
-        if not (said := self._read(_ARM_TIMEOUT_S)):
+        try:
+            setup = {"agents": list(agents.items()), "parent": parent, "endpoint": endpoint, "keys": keys}
+            self.scheduling: str = self._ask(setup)["scheduling"]
+        except BaseException:
             self.close()
-            raise OSError("the kill switch could not be armed; see the run's log")
-        self.scheduling: str = said[0]["scheduling"]
+            raise
+
+    def add(self, agents: Mapping[int, int]) -> None:
+        """Watch these too. Raises: KillSwitchGone."""
+        self._take(self._ask({"agents": list(agents.items())}))
 
     def kills(self) -> list[Kill]:
-        """What it has done so far. A kill is told once its deaths are confirmed."""
+        """What it has done so far. A kill is told once its deaths are confirmed. Raises: KillSwitchGone."""
         if not self._closed:
-            self._kills += self._read(0.0)
+            self._take(self._ask({}))
         return self._kills
 
     def close(self) -> None:
@@ -82,31 +90,38 @@ class KillSwitch:
         self._closed = True
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._process.kill()
         self._process.wait()
 
-    def _read(self, timeout_s: float) -> list[Any]:
-        """The whole lines that have come; waits for the first for timeout_s."""
-        assert self._process.stdout is not None
+    def _take(self, answer: dict[str, Any]) -> None:
+        self._kills += answer["kills"]
+
+    def _ask(self, what: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
-        while select.select([descriptor], [], [], timeout_s if b"\n" not in self._lines else 0.0)[0]:
-            part = os.read(descriptor, 1 << 16)
+        try:
+            self._process.stdin.write(json.dumps(what).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise KillSwitchGone("the kill switch of this host has ended; see the run's log") from None
+        while b"\n" not in self._lines:
+            part = os.read(descriptor, 1 << 16) if select.select([descriptor], [], [], _ANSWER_TIMEOUT_S)[0] else b""
             if not part:
-                break
+                raise KillSwitchGone("the kill switch of this host has ended or is silent; see the run's log")
             self._lines += part
-        *lines, self._lines = self._lines.split(b"\n")
-        return [json.loads(line) for line in lines]
+        line, _, self._lines = self._lines.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 class _Switch:
     def __init__(self, setup: dict[str, Any]) -> None:
+        self._parent: int = setup["parent"]
         self._descriptors: dict[int, int] = {}  # agent → pidfd
-        for agent, pid in setup["pids"]:
-            try:
-                self._descriptors[agent] = os.pidfd_open(pid)
-            except ProcessLookupError:  # it has ended already
-                continue
+        self._kills: list[Kill] = []  # not asked for yet
+        self._add(setup["agents"])
         self._context: zmq.Context[Any] = zmq.Context()
         self._notices = self._context.socket(zmq.SUB)
         if setup["keys"]:
@@ -116,25 +131,51 @@ class _Switch:
         self._notices.setsockopt(zmq.SUBSCRIBE, wire.subscription(wire.MessageKind.HEARTBEAT))
         self._notices.connect(setup["endpoint"])
 
+    def _add(self, agents: list[list[int]]) -> None:
+        for agent, pid in agents:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:  # it has ended already
+                continue
+            # While a process that we hold lives, its pid is its own; so what was read of it was of this one.
+            if _parent_of(pid) == self._parent and not select.select([descriptor], [], [], 0)[0]:
+                if agent in self._descriptors:
+                    os.close(self._descriptors[agent])
+                self._descriptors[agent] = descriptor
+            else:
+                os.close(descriptor)
+
     def serve(self) -> NoReturn:
         """Obey until the host closes its end."""
         poller = zmq.Poller()
         poller.register(self._notices, zmq.POLLIN)
         poller.register(sys.stdin.fileno(), zmq.POLLIN)
         armed = False
+        asked = b""
         while True:
             ready = dict(poller.poll())
-            if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 1):
-                os._exit(0)
             while self._notices.poll(0):
                 heard_ns = monotonic_ns()
-                notice = wire.unpack(self._notices.recv())
-                assert isinstance(notice, wire.Notice)
+                try:
+                    notice = wire.unpack(self._notices.recv())
+                except ValueError:  # not of this protocol: not an order
+                    continue
+                if not isinstance(notice, wire.Notice):
+                    continue
                 if notice.kind == EventKind.PARTICIPANTS_KILLED:
                     self._kill(notice, heard_ns)
                 elif not armed:  # a heartbeat: the subscription has reached the venue
                     armed = True
                     self._say({"scheduling": _scheduling()})
+            if sys.stdin.fileno() in ready:
+                part = os.read(sys.stdin.fileno(), 1 << 16)
+                if not part:
+                    os._exit(0)
+                *lines, asked = (asked + part).split(b"\n")
+                for line in lines:
+                    self._add(json.loads(line).get("agents", []))
+                    kills, self._kills = self._kills, []
+                    self._say({"kills": kills})
 
     def _kill(self, notice: wire.Notice, heard_ns: int) -> None:
         chosen = list(self._descriptors) if notice.value == NOBODY else [notice.value]
@@ -166,10 +207,18 @@ class _Switch:
             "deaths": deaths,
             "alive": sorted(waiting.values()),
         }
-        self._say(kill)
+        self._kills.append(kill)
 
     def _say(self, what: Mapping[str, Any]) -> None:
         os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _scheduling() -> str:
@@ -183,7 +232,8 @@ def main() -> NoReturn:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
     except OSError:
         pass  # not permitted; said when it is armed
-    setup = json.loads(sys.stdin.readline())
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as plain:  # reads nothing beyond the line
+        setup = json.loads(plain.readline())
     _Switch(setup).serve()
 
 

@@ -262,14 +262,20 @@ def _record_taken(state, instrument, side, quantity_lots, now_ns, sequence):
 
 
 @helper
+def record_price(state: State, instrument: int, price_ticks: int, now_ns: int, sequence: int) -> None:
+    """Enter a price alone: an auction's or a batch's, which nobody took."""
+    if state.breakers[instrument]["price_move_bps"] > 0:
+        _add_price(state, instrument, _HIGHS, price_ticks, now_ns, sequence)
+        _add_price(state, instrument, _LOWS, price_ticks, now_ns, sequence)
+
+
+@helper
 def record_fill(
     state: State, instrument: int, side: int, price_ticks: int, quantity_lots: int, now_ns: int, sequence: int
 ) -> None:
-    """Enter a fill into the windows of the triggers that are armed."""
+    """Enter a fill into the windows of the triggers that are armed. side: the taker's."""
+    record_price(state, instrument, price_ticks, now_ns, sequence)
     breaker = state.breakers[instrument]
-    if breaker["price_move_bps"] > 0:
-        _add_price(state, instrument, _HIGHS, price_ticks, now_ns, sequence)
-        _add_price(state, instrument, _LOWS, price_ticks, now_ns, sequence)
     if breaker["sell_volume_lots"] > 0 and side == _SELL:
         _add(state, instrument, _SELLS, quantity_lots, now_ns, sequence)
     if breaker["imbalance_bps"] > 0:

@@ -671,7 +671,7 @@ def _timer(state, command, events, count):
         breaker.forget(state, instrument)
         top["extensions"] = 0
     if volume > 0:
-        breaker.record_fill(state, instrument, _BUY, price, volume, now_ns, command["sequence"])
+        breaker.record_price(state, instrument, price, now_ns, command["sequence"])
     if phase == _AUCTION:
         count = market.change_phase(state, instrument, _trading_phase(state, instrument), 0, command, events, count)
     return count

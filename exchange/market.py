@@ -32,6 +32,7 @@ _NOT_OPEN, _IS_HALTED, _IS_CLOSED = int(Reason.NOT_OPEN), int(Reason.HALTED), in
 _DISCONNECTED, _LIQUIDATED = int(Reason.DISCONNECTED), int(Reason.LIQUIDATED)
 _BY_KILL, _PARTICIPANTS_KILLED = int(Reason.KILLED), int(EventKind.PARTICIPANTS_KILLED)
 _BY_MARKET = int(Trigger.MARKET)
+_HALT_ALONE = int(BreakerAction.HALT)
 _HALT_MARKET, _KILL_PARTICIPANT = int(BreakerAction.HALT_MARKET), int(BreakerAction.KILL_PARTICIPANT)
 _KILL_ALL = int(BreakerAction.KILL_ALL)
 _NEVER = int(NEVER)
@@ -154,6 +155,8 @@ def halt(state, instrument, account, order_id, side, price, quantity, leaves, co
             halted += 1
     action = breaker["action"]
     kills_one = action == _KILL_PARTICIPANT and account >= 0 and account < state.counters[0]["participants"]
+    if action == _KILL_PARTICIPANT:
+        action = _HALT_ALONE
     of_market = market_row["halted_instruments"] > 0 and halted >= market_row["halted_instruments"]
     if breaker["market_wide"] != 0 or of_market:
         action = max(action, market_row["action"])

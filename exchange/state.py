@@ -115,7 +115,7 @@ def new_state(config: EngineConfig) -> State:
         row["batch_interval_ns"] = instrument.batch_interval_ns
         row["opening_auction_ns"] = instrument.opening_auction_ns
         for name, value in instrument.breaker.model_dump(exclude={"action"}).items():
-            (state.breakers[number] if name in BREAKER.names else row)[name] = value
+            (state.breakers[number] if name in (BREAKER.names or ()) else row)[name] = value
         state.breakers[number]["action"] = BreakerAction[instrument.breaker.action.upper()]
         row["timer_ns"] = NEVER
         row["initial_margin_bps"] = instrument.initial_margin_bps

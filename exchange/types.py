@@ -40,9 +40,9 @@ class CommandKind(IntEnum):
     START = 22
     REVALUE = 23
     """Oracles are read, margin accounts marked to market, and liquidations go on (docs/money.md)."""
-    HALT = 30
+    HALT = 38
     """Halt an instrument (NOBODY: all); quantity_lots: the sequence of what the supervisor saw."""
-    KILL = 31
+    KILL = 39
     """Kill one participant (account), or all (NOBODY); quantity_lots as in HALT."""
     DEPOSIT_COLLATERAL = 60
     WITHDRAW_COLLATERAL = 61

@@ -9,16 +9,33 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig, LimitsConfig
-from exchange.types import MAX_MULTIPLIER, MAX_PRICE_LEVELS, MAX_QUANTITY_LOTS, EventKind, Phase, Reason, Trigger
+from exchange.types import (
+    MAX_MULTIPLIER,
+    MAX_PRICE_LEVELS,
+    MAX_QUANTITY_LOTS,
+    BreakerAction,
+    EventKind,
+    Phase,
+    Reason,
+    Trigger,
+)
 from tests.oracle import Oracle
 from tests.oracle_records import Command, Event
 from tests.workload import Day, Mix, Session, random_mix, random_session
+from tests.workload_breaker import Breakers
 from tests.workload_money import MoneyDay, random_money_case
 
 if TYPE_CHECKING:
     from exchange.engine import Engine
 
 Records = npt.NDArray[np.void]
+NO_REASON = (
+    EventKind.INSTRUMENT_HALTED,
+    EventKind.LIMIT_SET,
+    EventKind.PARTICIPANTS_KILLED,
+    EventKind.THRESHOLD_PUBLISHED,
+)
+"""Whose field `reason` is a Trigger or a Limit."""
 
 
 @dataclass
@@ -31,6 +48,7 @@ class Report:
     kinds: Counter[EventKind] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
     triggers: Counter[Trigger] = field(default_factory=Counter)
+    actions: Counter[BreakerAction] = field(default_factory=Counter)
     phases: Counter[Phase] = field(default_factory=Counter)
     difference: str = ""
     """Empty if there was none; else what to print: the seed, the command, and what each of the two made of it."""
@@ -53,17 +71,21 @@ def random_case(seed: int) -> tuple[EngineConfig, Mix]:
     armed = float(rng.choice([0.0, 0.3, 0.6, 0.6]))
     batches = float(rng.choice([0.0, 0.0, 0.3, 1.0]))
     opening = float(rng.choice([0.0, 0.3, 1.0]))
+    count = one_of(1, 2, 3, 3, 5)
+    breakers = Breakers(rng, count)
 
     def breaker(interval_ns: int) -> BreakerConfig:
         price_move_bps, sell_volume_lots = 0, 0
         if rng.random() < armed:
             price_move_bps = one_of(1, 200, 500, 1_000, 1_000, 2_000, 2_000, 2_500, 2_500, 5_000, 5_000, 10_000)
-        if rng.random() < armed:
+        if not interval_ns and rng.random() < armed:
             sell_volume_lots = one_of(1, 30, 100, 300, 300, 1_000, 1_000, 3_000, 10_000)
         windows_ns = (1, interval_ns, interval_ns, interval_ns + 1, 3 * interval_ns, 10**9)
         if not interval_ns:
             windows_ns = (1, 2, 8, 8, 40, 40, 200, 10**9)
-        return BreakerConfig(
+        return breakers.next(
+            batches=interval_ns > 0,
+            windows_ns=windows_ns,
             price_move_bps=price_move_bps,
             price_window_ns=one_of(*windows_ns) if price_move_bps else 0,
             sell_volume_lots=sell_volume_lots,
@@ -94,11 +116,12 @@ def random_case(seed: int) -> tuple[EngineConfig, Mix]:
             messages_per_s=one_of(0, 0, 20, 200),
         )
     config = EngineConfig(
-        instruments=tuple(instrument() for _ in range(one_of(1, 2, 3, 3, 5))),
+        instruments=tuple(instrument() for _ in range(count)),
         accounts=one_of(1, 2, 4, 4, 8, 8, 20),
         max_orders=one_of(1, 10, 50, 200, 1_000, 1_000, 1_000, 1_000),
         limits=limits,
         remembered_orders=one_of(1, 2, 4, 32, 32, 4_096),
+        market_breaker=breakers.market(0.15),
     )
     return config, random_mix(rng)
 
@@ -111,11 +134,15 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
     """
     windows_ns = [int(value) for value in rng.choice([3, 5, 8, 12, 24, 100], size=2)]
     instruments = []
-    for _ in range(int(rng.integers(6, 24))):
+    count = int(rng.integers(6, 24))
+    breakers = Breakers(rng, count)
+    for _ in range(count):
         kind = int(rng.integers(1, 4))
         price_move_bps = int(rng.choice([1_000, 1_500, 2_000, 2_000, 2_500, 3_000, 5_000])) if kind & 1 else 0
         sell_volume_lots = int(rng.choice([8, 12, 16, 20, 30])) if kind & 2 else 0
-        breaker = BreakerConfig(
+        breaker = breakers.next(
+            batches=False,
+            windows_ns=tuple(windows_ns),
             price_move_bps=price_move_bps,
             price_window_ns=windows_ns[0] if price_move_bps else 0,
             sell_volume_lots=sell_volume_lots,
@@ -149,7 +176,10 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
         spread=float(rng.choice([0.04, 0.08, 0.12])),
         poor=0.0,
     )
-    return EngineConfig(instruments=tuple(instruments), accounts=4, max_orders=1_000), mix
+    config = EngineConfig(
+        instruments=tuple(instruments), accounts=4, max_orders=1_000, market_breaker=breakers.market(0.15)
+    )
+    return config, mix
 
 
 def session_of(seed: int, commands: int, money: bool) -> Session:
@@ -179,7 +209,8 @@ def compare(seed: int, commands: int, money: bool = False) -> Report:
         report.kinds[EventKind(each.kind)] += 1
         if each.kind == EventKind.INSTRUMENT_HALTED:
             report.triggers[Trigger(each.reason)] += 1
-        elif each.kind != EventKind.LIMIT_SET:
+            report.actions[BreakerAction(each.maker_leaves_lots)] += 1
+        elif each.kind not in NO_REASON:
             report.reasons[Reason(each.reason)] += 1
         if each.kind == EventKind.PHASE_CHANGED:
             report.phases[Phase(each.value)] += 1

@@ -1,4 +1,4 @@
-"""The exchange of docs/matching.md and docs/money.md, written to be read: the oracle that the engine is compared with.
+"""The exchange of docs/matching.md, breaker.md and money.md, written to be read: the oracle of the engine.
 
 Best prices, the number of resting orders, the breaker's windows and the clearing price are worked out afresh each time
 they are asked for, so there is little here that can go wrong in the way the engine can. It shares the records and
@@ -30,6 +30,7 @@ from exchange.types import (
     Side,
     SystemAccount,
 )
+from tests.oracle_breaker import Breaker, price_move_trips
 from tests.oracle_lending import Lending
 from tests.oracle_margin import Margin
 from tests.oracle_records import (
@@ -39,16 +40,12 @@ from tests.oracle_records import (
     Clearing,
     Command,
     Event,
+    Happened,
     Instrument,
     Order,
     Outcome,
     Position,
-    PriceInForce,
-    Sale,
-    Trip,
     clearing_of,
-    price_move_trips,
-    sell_volume_trips,
 )
 
 MAX_ORDER_ID = 2**62 - 1
@@ -80,6 +77,7 @@ class Oracle:
         self.orders: list[Order] = []
         """Every order ever accepted."""
         self._events: list[Event] = []
+        self.breaker = Breaker(self)
         self.margin = Margin(self)
         self.lending = Lending(self)
 
@@ -124,6 +122,10 @@ class Oracle:
                 self._publish_index(c)
             case CommandKind.REVALUE:
                 self.margin.revalue(c)
+            case CommandKind.HALT:
+                self.breaker.supervisor_halts(c)
+            case CommandKind.KILL:
+                self.breaker.supervisor_kills(c)
             case kind if kind in REQUEST_COMMANDS:
                 self.lending.request(c)
             case _:
@@ -153,8 +155,10 @@ class Oracle:
 
     def _phase_refusal(self, number: int, cancels: bool = False) -> Reason:
         instrument = self.instruments[number]
-        if instrument.phase == Phase.HALTED and cancels and instrument.settings.breaker.cancels_while_halted:
-            return Reason.NONE
+        breaker = instrument.settings.breaker
+        if instrument.phase == Phase.HALTED and cancels:  # noqa: SIM102
+            if breaker.cancels_while_halted or breaker.risk_reducing_while_halted:
+                return Reason.NONE
         return {
             Phase.PRE_OPEN: Reason.NOT_OPEN,
             Phase.AUCTION: Reason.NONE,
@@ -164,7 +168,7 @@ class Oracle:
             Phase.CLOSED: Reason.CLOSED,
         }[Phase(instrument.phase)]
 
-    def _begin_phase(self, c: Command, number: int, phase: Phase, lasts_ns: int = 0) -> None:
+    def begin_phase(self, c: Command, number: int, phase: Phase, lasts_ns: int = 0) -> None:
         """lasts_ns: 0 if no timer ends it."""
         instrument = self.instruments[number]
         instrument.phase = phase
@@ -175,7 +179,7 @@ class Oracle:
 
     def _begin_trading(self, c: Command, number: int) -> None:
         batches = self.instruments[number].settings.batch_interval_ns
-        self._begin_phase(c, number, Phase.BATCH if batches else Phase.CONTINUOUS)
+        self.begin_phase(c, number, Phase.BATCH if batches else Phase.CONTINUOUS)
 
     # Orders: the checks
 
@@ -192,7 +196,9 @@ class Oracle:
             self._repeat(c)
             return
         account.last_order_id = c.order_id
-        if over_rate:
+        if account.killed:
+            reason = Reason.IS_KILLED
+        elif over_rate:
             reason = Reason.MESSAGE_RATE_LIMIT
         elif c.kind == CommandKind.PLACE_ORDER:
             reason = self._place_refusal(c)
@@ -261,12 +267,15 @@ class Oracle:
         """Checks 4 to 12: the first that fails."""
         if not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
-        if (reason := self._phase_refusal(c.instrument)) != Reason.NONE:
+        only_reducing = self.breaker.takes_reducing(self.instruments[c.instrument])
+        if not only_reducing and (reason := self._phase_refusal(c.instrument)) != Reason.NONE:
             return reason
         if c.side not in (Side.BUY, Side.SELL):
             return Reason.INVALID_SIDE
         if c.order_type not in set(OrderType):
             return Reason.INVALID_ORDER_TYPE
+        if only_reducing and not self.breaker.order_reduces(c):
+            return Reason.NOT_RISK_REDUCING
         collecting = self.instruments[c.instrument].phase in COLLECTING
         if collecting and c.order_type in (OrderType.MARKET, OrderType.FOK):
             return Reason.NOT_IN_AUCTION
@@ -425,7 +434,7 @@ class Oracle:
     def _enter_market(self, c: Command, order: Order) -> None:
         """Collect the order, or match it and let its remainder rest or leave."""
         instrument = self.instruments[order.instrument]
-        if instrument.phase in COLLECTING:
+        if instrument.phase in (*COLLECTING, Phase.HALTED):
             order.expiring = c.order_type == OrderType.IOC
             self._rest(order)
             if instrument.phase == Phase.BATCH and instrument.timer_ns == NEVER:
@@ -486,45 +495,19 @@ class Oracle:
                 quantity_lots = min(quantity_lots, account.free_cash // instrument.notional(price_ticks, 1))
                 if quantity_lots == 0:
                     return Reason.CASH_EXHAUSTED
-            trip = price_move_trips(instrument, c.received_ns, price_ticks)
-            if trip is None and taker.side == Side.SELL:
-                trip = sell_volume_trips(instrument, c.received_ns, quantity_lots)
+            trip = self.breaker.match_trips(c, c.instrument, taker.side, price_ticks, quantity_lots)
             if trip is not None:
-                self.halt(c, c.instrument, trip, price_ticks, quantity_lots, taker)
+                self.breaker.act(c, c.instrument, trip, price_ticks, quantity_lots, taker)
                 return Reason.BREAKER
             buy, sell = (taker, maker) if taker.side == Side.BUY else (maker, taker)
             self.trade(buy, sell, price_ticks, quantity_lots)
             self.take_from_book(maker, quantity_lots)
             taker.leaves_lots -= quantity_lots
-            instrument.prices.append(PriceInForce(c.received_ns, price_ticks))
-            if taker.side == Side.SELL:
-                instrument.sales.append(Sale(c.received_ns, quantity_lots))
+            self.breaker.matched(c, c.instrument, taker.side, price_ticks, quantity_lots)
             self.emit_fill(c, taker, maker, price_ticks, quantity_lots)
             if quantity_lots < wanted_lots:
                 return Reason.CASH_EXHAUSTED
         return Reason.NONE
-
-    def halt(
-        self, c: Command, number: int, trip: Trip, price_ticks: int, quantity_lots: int, taker: Order | None
-    ) -> None:
-        instrument = self.instruments[number]
-        instrument.trigger = trip.trigger
-        self.emit(
-            c,
-            EventKind.INSTRUMENT_HALTED,
-            instrument=number,
-            account=taker.account if taker else NOBODY,
-            order_id=taker.order_id if taker else 0,
-            side=taker.side if taker else 0,
-            price_ticks=price_ticks,
-            quantity_lots=quantity_lots,
-            leaves_lots=taker.leaves_lots if taker else 0,
-            reason=trip.trigger,
-            value=trip.observed,
-            threshold=trip.threshold,
-            window_ns=trip.window_ns,
-        )
-        self._begin_phase(c, number, Phase.HALTED, instrument.settings.breaker.halt_ns)
 
     def trade(self, buy: Order, sell: Order, price_ticks: int, quantity_lots: int) -> None:
         """Move cash and lots; whose reservations shrink, and by what, is the caller's to say."""
@@ -713,6 +696,9 @@ class Oracle:
         if not 0 <= flags <= 5:
             self._reject_session(c, Reason.MALFORMED)
             return
+        if self.accounts[c.account].killed:
+            self._reject_session(c, Reason.IS_KILLED)
+            return
         account = self.accounts[c.account]
         account.logged_on = 1
         account.cancel_on_disconnect = flags % 2
@@ -747,7 +733,7 @@ class Oracle:
         instrument = self.instruments[c.instrument]
         instrument.timer_ns = NEVER
         if instrument.phase == Phase.HALTED:
-            self._begin_phase(c, c.instrument, Phase.AUCTION, instrument.settings.breaker.reopening_auction_ns)
+            self.begin_phase(c, c.instrument, Phase.AUCTION, instrument.settings.breaker.reopening_auction_ns)
         elif instrument.phase == Phase.AUCTION:
             self._end_auction(c, instrument)
         else:
@@ -756,23 +742,23 @@ class Oracle:
 
     def _end_auction(self, c: Command, instrument: Instrument) -> None:
         clearing = clearing_of(instrument)
+        if self.breaker.extends(c, c.instrument, clearing):
+            return
         self._uncross(c, instrument, clearing)
         self._cancel_expiring(c, instrument, Reason.AUCTION_REMAINDER)
-        instrument.prices, instrument.sales, instrument.trigger = [], [], 0
-        if clearing is not None:
-            instrument.prices = [PriceInForce(c.received_ns, clearing.price_ticks)]
+        self.breaker.auction_ended(c, instrument, clearing)
         self._begin_trading(c, c.instrument)
 
     def _end_batch(self, c: Command, instrument: Instrument) -> None:
         clearing = clearing_of(instrument)
         if clearing is not None:
-            trip = price_move_trips(instrument, c.received_ns, clearing.price_ticks)
+            trip = price_move_trips(c, instrument, clearing.price_ticks)
             if trip is not None:
-                self.halt(c, c.instrument, trip, clearing.price_ticks, clearing.volume_lots, taker=None)
+                self.breaker.act(c, c.instrument, trip, clearing.price_ticks, clearing.volume_lots, taker=None)
                 self._cancel_expiring(c, instrument, Reason.BREAKER)
                 return
             self._uncross(c, instrument, clearing)
-            instrument.prices.append(PriceInForce(c.received_ns, clearing.price_ticks))
+            instrument.prices.append(Happened(c.received_ns, clearing.price_ticks, c.sequence))
         self._cancel_expiring(c, instrument, Reason.AUCTION_REMAINDER)
 
     def _uncross(self, c: Command, instrument: Instrument, clearing: Clearing | None) -> None:
@@ -866,9 +852,10 @@ class Oracle:
             if instrument.phase != Phase.PRE_OPEN:
                 continue
             if instrument.settings.opening_auction_ns:
-                self._begin_phase(c, number, Phase.AUCTION, instrument.settings.opening_auction_ns)
+                self.begin_phase(c, number, Phase.AUCTION, instrument.settings.opening_auction_ns)
             else:
                 self._begin_trading(c, number)
+            self.breaker.publish_thresholds(c, number)
         self.emit(c, EventKind.SESSION_OPENED, account=NOBODY)
 
     def _publish_signal(self, c: Command) -> None:
@@ -891,7 +878,7 @@ class Oracle:
             for order in list(instrument.resting()):
                 self.cancel_resting(c, order, order.leaves_lots, Reason.SESSION_CLOSED)
             if instrument.phase != Phase.CLOSED:
-                self._begin_phase(c, number, Phase.CLOSED)
+                self.begin_phase(c, number, Phase.CLOSED)
         self.emit(c, EventKind.SESSION_CLOSED, account=NOBODY)
         self.margin.revalue_ns = NEVER
 
@@ -917,13 +904,13 @@ class Oracle:
         words = [self.sequence, self._resting_orders(), self.starts]
         for number, each in enumerate(self.instruments):
             words += [each.phase, each.last_ticks, each.volume_lots, each.trigger, each.timer_ns, each.phase_started_ns]
-            words += [each.index_ticks, each.oracle_ticks, each.oracle_ns]
+            words += [each.index_ticks, each.oracle_ticks, each.oracle_ns, each.extensions]
             for row in self.resting_rows(number):
                 words += row
         for number, account in enumerate(self.accounts):
             words += [account.cash, account.reserved_cash, account.last_order_id, len(self.resting_of(number))]
             words += [account.self_trade, account.cancel_on_disconnect, account.logged_on, account.rate_ns]
-            words += [account.margin, account.margin_state]
+            words += [account.killed, account.margin, account.margin_state]
             words += [account.limits[limit] for limit in Limit]
         for number, account in enumerate(self.accounts):
             for instrument, position in enumerate(account.positions):
@@ -954,7 +941,9 @@ class Oracle:
                     reserved_cash[order.account] += instrument.notional(order.price_ticks, order.leaves_lots)
                 else:
                     reserved_lots[order.account] += order.leaves_lots
-                assert not order.expiring or instrument.phase in COLLECTING, order
+                # A whole market's halt leaves what was collected where it is.
+                assert not order.expiring or instrument.phase in (*COLLECTING, Phase.HALTED), order
+                assert not self.accounts[order.account].killed, "a killed participant has an order in the book"
             for side, prices in enumerate(instrument.queues):
                 for price_ticks, queue in prices.items():
                     assert 1 <= price_ticks < instrument.settings.price_levels
@@ -978,6 +967,7 @@ class Oracle:
         for account in self.accounts:
             assert len(account.remembered) <= self.config.remembered_orders
             assert not account.remembered or account.remembered[-1].order_id == account.last_order_id
+            assert not (account.killed and account.logged_on), account
         for order in self.orders:
             gone_lots = order.filled_lots + order.cancelled_lots + order.replaced_lots
             assert order.leaves_lots == order.quantity_lots - gone_lots >= 0, order
@@ -992,6 +982,8 @@ class Oracle:
         best_bid, best_ask = instrument.best_ticks(Side.BUY), instrument.best_ticks(Side.SELL)
         crossed = best_bid is not None and best_ask is not None and best_bid >= best_ask
         armed = instrument.timer_ns != NEVER
+        assert 0 <= instrument.extensions <= instrument.settings.breaker.collar_extensions
+        assert instrument.extensions == 0 or instrument.trigger, "extended, but not a reopening"
         match instrument.phase:
             case Phase.CONTINUOUS:
                 assert not crossed, "the book is crossed"

@@ -91,6 +91,8 @@ class Lending:
         if not self.oracle.account_exists(c.account):
             return Reason.UNKNOWN_ACCOUNT
         self.oracle.charge_message(c)
+        if self.oracle.accounts[c.account].killed:
+            return Reason.IS_KILLED
         of_coin = c.kind in COIN_COMMANDS
         if of_coin:
             number = self.coin.instrument if self.coin is not None else None

@@ -28,9 +28,6 @@ from tests.oracle_records import (
     Instrument,
     Order,
     PriceInForce,
-    Sale,
-    price_move_trips,
-    sell_volume_trips,
 )
 
 if TYPE_CHECKING:
@@ -415,7 +412,7 @@ class Margin:
         instrument = self.oracle.instruments[instrument_number]
         limit_ticks = limit or (1 if side == Side.SELL else instrument.settings.price_levels - 1)
         taker = Order(number, 0, instrument_number, side, limit_ticks, lots, leaves_lots=lots)
-        traded_value = 0
+        traded_value, breaker = 0, self.oracle.breaker
         while taker.leaves_lots > 0:
             price_ticks = instrument.best_ticks(1 - side)
             if price_ticks is None:
@@ -425,11 +422,12 @@ class Margin:
             maker = instrument.queues[1 - side][price_ticks][0]
             assert maker.account != number
             quantity_lots = min(taker.leaves_lots, maker.leaves_lots)
-            trip = price_move_trips(instrument, c.received_ns, price_ticks)
-            if trip is None and side == Side.SELL:
-                trip = sell_volume_trips(instrument, c.received_ns, quantity_lots)
+            trip = breaker.match_trips(c, instrument_number, side, price_ticks, quantity_lots)
+            if trip is None and reason == Reason.LIQUIDATION:
+                value = instrument.notional(price_ticks, quantity_lots)
+                trip = breaker.liquidated_trips(c, instrument_number, value)
             if trip is not None:
-                self.oracle.halt(c, instrument_number, trip, price_ticks, quantity_lots, taker)
+                breaker.act(c, instrument_number, trip, price_ticks, quantity_lots, taker)
                 return taker.leaves_lots, traded_value, True
             buy, sell = (taker, maker) if side == Side.BUY else (maker, taker)
             self.oracle.trade(buy, sell, price_ticks, quantity_lots)
@@ -437,9 +435,7 @@ class Margin:
             taker.leaves_lots -= quantity_lots
             self.swept_lots += quantity_lots
             traded_value += instrument.notional(price_ticks, quantity_lots)
-            instrument.prices.append(PriceInForce(c.received_ns, price_ticks))
-            if side == Side.SELL:
-                instrument.sales.append(Sale(c.received_ns, quantity_lots))
+            breaker.matched(c, instrument_number, side, price_ticks, quantity_lots)
             self.oracle.emit_fill(c, taker, maker, price_ticks, quantity_lots, reason, value=limit_ticks)
         return taker.leaves_lots, traded_value, False
 
@@ -468,6 +464,10 @@ class Margin:
         side = Side.SELL if held_lots > 0 else Side.BUY
         wanted_lots = min(abs(held_lots), self._slice_lots())
         limit_ticks = self.bankruptcy_ticks(account, instrument)
+        if (trip := self.oracle.breaker.liquidation_trips(c, instrument)) is not None:
+            taker = Order(number, 0, instrument, side, limit_ticks, wanted_lots, leaves_lots=wanted_lots)
+            self.oracle.breaker.act(c, instrument, trip, limit_ticks, 0, taker)
+            return True
         left_lots, value, tripped = self._sweep(
             c, number, instrument, side, wanted_lots, limit_ticks, Reason.LIQUIDATION
         )

@@ -1,4 +1,4 @@
-"""What the oracle is made of: commands, events, orders, accounts, books, the breaker's questions, the clearing price.
+"""What the oracle is made of: commands, events, orders, accounts, books, the clearing price.
 
 Dictionaries, deques, lists and Python integers. Nothing here is kept that can be worked out again.
 """
@@ -6,11 +6,10 @@ Dictionaries, deques, lists and Python integers. Nothing here is kept that can b
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import NamedTuple
 
 from exchange.config import InstrumentConfig
-from exchange.types import COMMAND, EVENT, Limit, MarginState, Phase, SelfTrade, Side, Trigger
+from exchange.types import COMMAND, EVENT, Limit, MarginState, Phase, SelfTrade, Side
 
 NOBODY = -1
 NEVER = 2**63 - 1
@@ -90,11 +89,13 @@ class PriceInForce(NamedTuple):
     price_ticks: int
 
 
-class Sale(NamedTuple):
-    """A fill with a selling taker."""
+class Happened(NamedTuple):
+    """What the breaker's windows are made of."""
 
     time_ns: int
-    quantity_lots: int
+    amount: int
+    """Lots, ticks, minor units or a count."""
+    sequence: int
 
 
 class Outcome(NamedTuple):
@@ -124,6 +125,7 @@ class Account:
     cancel_on_disconnect: int = 0
     logged_on: int = 0
     rate_ns: int = 0
+    killed: int = 0
     margin: int = 0
     margin_state: int = MarginState.NORMAL
     collateral_lots: int = 0
@@ -154,10 +156,22 @@ class Instrument:
     """The book prices that a delayed oracle remembers, oldest first."""
     queues: tuple[dict[int, deque[Order]], dict[int, deque[Order]]] = field(default_factory=lambda: ({}, {}))
     """By side, then by price. A price without orders is not in the dictionary."""
-    prices: list[PriceInForce] = field(default_factory=list)
-    """What the breaker's PRICE_MOVE looks at; emptied when a call auction ends."""
-    sales: list[Sale] = field(default_factory=list)
-    """What the breaker's SELL_VOLUME looks at; emptied when a call auction ends."""
+    extensions: int = 0
+    """Of its reopening auction, so far."""
+    prices: list[Happened] = field(default_factory=list)
+    """Of all fills since a call auction ended: what the breaker's PRICE_MOVE looks at."""
+    sales: list[Happened] = field(default_factory=list)
+    """Lots of those whose taker sold; of SELL_VOLUME."""
+    taken: tuple[list[Happened], list[Happened]] = field(default_factory=lambda: ([], []))
+    """Lots of the same fills, by the taker's side; of IMBALANCE."""
+    liquidations: list[Happened] = field(default_factory=list)
+    """Each time since then that an account's liquidation took it up."""
+    liquidated: list[Happened] = field(default_factory=list)
+    """Values of what was matched since then for accounts in liquidation."""
+
+    def empty_windows(self) -> None:
+        for window in (self.prices, self.sales, *self.taken, self.liquidations, self.liquidated):
+            window.clear()
 
     def best_ticks(self, side: int) -> int | None:
         """Best price at which orders of this side rest."""
@@ -185,45 +199,6 @@ class Instrument:
 
     def notional(self, price_ticks: int, quantity_lots: int) -> int:
         return price_ticks * quantity_lots * self.settings.multiplier
-
-
-class Trip(NamedTuple):
-    trigger: int
-    observed: int
-    threshold: int
-    window_ns: int
-
-
-def price_move_trips(instrument: Instrument, now_ns: int, price_ticks: int) -> Trip | None:
-    """Ask the breaker about one price, from the list of every price since the windows were emptied."""
-    breaker, prices = instrument.settings.breaker, instrument.prices
-    if not breaker.price_move_bps or not prices:
-        return None
-    in_force = [
-        each.price_ticks
-        for each, following in zip_longest(prices, prices[1:])
-        if following is None or following.since_ns > now_ns - breaker.price_window_ns
-    ]
-    high, low = max(in_force), min(in_force)
-    fall = (high - price_ticks) * BPS
-    rise = (price_ticks - low) * BPS
-    if fall >= breaker.price_move_bps * high:
-        return Trip(Trigger.PRICE_MOVE, fall // high, breaker.price_move_bps, breaker.price_window_ns)
-    if rise >= breaker.price_move_bps * low:
-        return Trip(Trigger.PRICE_MOVE, rise // low, breaker.price_move_bps, breaker.price_window_ns)
-    return None
-
-
-def sell_volume_trips(instrument: Instrument, now_ns: int, quantity_lots: int) -> Trip | None:
-    """Ask the breaker about one match whose taker sells."""
-    breaker = instrument.settings.breaker
-    if not breaker.sell_volume_lots:
-        return None
-    recent = [each.quantity_lots for each in instrument.sales if each.time_ns > now_ns - breaker.sell_window_ns]
-    sold_lots = sum(recent) + quantity_lots
-    if sold_lots < breaker.sell_volume_lots:
-        return None
-    return Trip(Trigger.SELL_VOLUME, sold_lots, breaker.sell_volume_lots, breaker.sell_window_ns)
 
 
 class Clearing(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exchange.config import BreakerConfig, EngineConfig, InstrumentConfig
-from exchange.types import CommandKind, EventKind, OrderType, Phase, Reason, SelfTrade, Side, Trigger
+from exchange.types import BreakerAction, CommandKind, EventKind, OrderType, Phase, Reason, SelfTrade, Side, Trigger
 from tests.oracle_records import Command, Event
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -277,9 +277,12 @@ def halted(
     observed: int,
     threshold: int,
     window: int,
+    evidence: int,
     *,
+    action: BreakerAction = BreakerAction.HALT,
     at: int = 0,
 ) -> Event:
+    """evidence: the sequence with which the window begins."""
     return Event(
         sequence,
         EventKind.INSTRUMENT_HALTED,
@@ -289,6 +292,8 @@ def halted(
         price,
         lots,
         leaves,
+        maker_order_id=evidence,
+        maker_leaves_lots=action,
         reason=trigger,
         value=observed,
         threshold=threshold,

@@ -6,6 +6,7 @@ the first command written here has the sequence 10.
 
 from exchange.types import CommandKind, EventKind, Phase, Reason, Trigger
 from tests.auction_scenarios import AUCTION_SCENARIOS
+from tests.breaker_scenarios import BREAKER_SCENARIOS
 from tests.oracle_records import Event
 from tests.order_scenarios import ORDER_SCENARIOS
 from tests.scenario_parts import (
@@ -211,7 +212,7 @@ BREAKERS = [
         [
             *_FIFTY_THEN_52_EVENTS,
             accepted(15, 0, 3, BUY, 0, 3, at=159),
-            halted(15, (0, 3, BUY), 55, 3, 3, Trigger.PRICE_MOVE, 1_000, 1_000, 100, at=159),
+            halted(15, (0, 3, BUY), 55, 3, 3, Trigger.PRICE_MOVE, 1_000, 1_000, 100, 11, at=159),
             phase(15, Phase.HALTED, at=159),
             cancelled(15, (0, 3, BUY), 0, 3, Reason.BREAKER, at=159),
             rejected(16, 2, 1, BUY, 10, 1, Reason.HALTED, at=159),
@@ -238,7 +239,7 @@ BREAKERS = [
             filled(15, (0, 3, BUY), 55, 3, 0, (1, 3), 7, at=160),
             accepted(16, 2, 1, BUY, 49, 2, at=160),
             accepted(17, 3, 1, SELL, 49, 5, at=160),
-            halted(17, (3, 1, SELL), 49, 2, 5, Trigger.PRICE_MOVE, 1_090, 1_000, 100, at=160),
+            halted(17, (3, 1, SELL), 49, 2, 5, Trigger.PRICE_MOVE, 1_090, 1_000, 100, 15, at=160),
             phase(17, Phase.HALTED, at=160),
             cancelled(17, (3, 1, SELL), 49, 5, Reason.BREAKER, at=160),
         ],
@@ -258,7 +259,7 @@ BREAKERS = [
             filled(11, (0, 1, BUY), 50, 1, 0, (1, 1), 0),
             accepted(12, 2, 1, BUY, 45, 1, at=10**9),
             accepted(13, 1, 2, SELL, 45, 1, at=10**9),
-            halted(13, (1, 2, SELL), 45, 1, 1, Trigger.PRICE_MOVE, 1_000, 1_000, 100, at=10**9),
+            halted(13, (1, 2, SELL), 45, 1, 1, Trigger.PRICE_MOVE, 1_000, 1_000, 100, 11, at=10**9),
             phase(13, Phase.HALTED, at=10**9),
             cancelled(13, (1, 2, SELL), 45, 1, Reason.BREAKER, at=10**9),
         ],
@@ -270,7 +271,7 @@ BREAKERS = [
         [
             *_SIX_SOLD_EVENTS,
             accepted(12, 1, 2, SELL, 50, 9, at=99),
-            halted(12, (1, 2, SELL), 50, 9, 9, Trigger.SELL_VOLUME, 15, 10, 100, at=99),
+            halted(12, (1, 2, SELL), 50, 9, 9, Trigger.SELL_VOLUME, 15, 10, 100, 11, at=99),
             phase(12, Phase.HALTED, at=99),
             cancelled(12, (1, 2, SELL), 50, 9, Reason.BREAKER, at=99),
         ],
@@ -293,7 +294,7 @@ BREAKERS = [
             accepted(14, 3, 1, BUY, 51, 5, at=100),
             filled(14, (3, 1, BUY), 51, 5, 0, (2, 1), 0, at=100),
             accepted(15, 1, 3, SELL, 50, 1, at=100),
-            halted(15, (1, 3, SELL), 50, 1, 1, Trigger.SELL_VOLUME, 10, 10, 100, at=100),
+            halted(15, (1, 3, SELL), 50, 1, 1, Trigger.SELL_VOLUME, 10, 10, 100, 12, at=100),
             phase(15, Phase.HALTED, at=100),
             cancelled(15, (1, 3, SELL), 50, 1, Reason.BREAKER, at=100),
         ],
@@ -307,7 +308,7 @@ BREAKERS = [
             accepted(11, 2, 1, BUY, 49, 6),
             accepted(12, 1, 1, SELL, 40, 12),
             filled(12, (1, 1, SELL), 50, 4, 8, (0, 1), 0),
-            halted(12, (1, 1, SELL), 49, 6, 8, Trigger.SELL_VOLUME, 10, 10, 100),
+            halted(12, (1, 1, SELL), 49, 6, 8, Trigger.SELL_VOLUME, 10, 10, 100, 12),
             phase(12, Phase.HALTED),
             cancelled(12, (1, 1, SELL), 40, 8, Reason.BREAKER),
         ],
@@ -321,7 +322,7 @@ BREAKERS = [
             accepted(11, 2, 1, BUY, 40, 9),
             accepted(12, 1, 1, SELL, 0, 10),
             filled(12, (1, 1, SELL), 50, 1, 9, (0, 1), 0),
-            halted(12, (1, 1, SELL), 40, 9, 9, Trigger.PRICE_MOVE, 2_000, 1_000, 100),
+            halted(12, (1, 1, SELL), 40, 9, 9, Trigger.PRICE_MOVE, 2_000, 1_000, 100, 12),
             phase(12, Phase.HALTED),
             cancelled(12, (1, 1, SELL), 0, 9, Reason.BREAKER),
         ],
@@ -443,4 +444,4 @@ SESSIONS = [
     ),
 ]
 
-SCENARIOS = [*MATCHING, *BREAKERS, *SESSIONS, *ORDER_SCENARIOS, *AUCTION_SCENARIOS]
+SCENARIOS = [*MATCHING, *BREAKERS, *SESSIONS, *ORDER_SCENARIOS, *AUCTION_SCENARIOS, *BREAKER_SCENARIOS]

@@ -25,7 +25,7 @@ from exchange.wire import MessageKind, Notice, Report, TopOfBook
 
 MARKET = Market(instrument=0, opening_ticks=10_000, price_levels=16_384)
 OPENED = Notice(int(EventKind.SESSION_OPENED), 1, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0)
-HALTED = Notice(int(EventKind.INSTRUMENT_HALTED), 9, 0, 0, 1, 500, 300, 1, 9000, 1)
+HALTED = Notice(int(EventKind.INSTRUMENT_HALTED), 9, 0, 0, 1, 500, 300, 1, 9000, 1, 9, 0)
 
 
 def signal(bps: int) -> Notice:

@@ -23,6 +23,7 @@ OWNERS = {
     "numba": {"exchange/jit.py", "exchange/bits.py", "exchange/libzmq.py"},
     "llvmlite": {"exchange/bits.py", "exchange/libzmq.py"},
     "zmq": {
+        "cluster/kill_switch.py",
         "exchange/libzmq.py",
         "exchange/client.py",
         "exchange/server.py",

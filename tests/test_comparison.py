@@ -172,7 +172,7 @@ def test_a_dial_is_told_with_its_steps_back() -> None:
     said = story.dial_sentence("x", line, _DRAWDOWN)
     assert "not monotone: it rises, but down by 3 bps from 1 to 2, within the confidence intervals" in said
     rising = story.dial_sentence("x", lines_of(_settings({"1": [1.0], "2": [3.0]}), "x")[0], _DRAWDOWN)
-    assert rising == "Drawdown: 1 bps at x 1, 3 bps at 2; it rises."
+    assert rising == "Drawdown: 1 bps at x 1, 3 bps at 2; it rises, which may be chance."
 
 
 def test_two_settings_are_told_apart_or_not() -> None:
@@ -181,7 +181,7 @@ def test_two_settings_are_told_apart_or_not() -> None:
     together = story.finding({"x": ["a", "b"]}, _settings({"a": [100.0, 150.0], "b": [90.0, 140.0]}))[0]
     assert "but the intervals overlap" in together
     single = story.finding({"x": ["a", "b"]}, _settings({"a": [100.0], "b": [50.0]}))[0]
-    assert single == "Drawdown: 100 bps with x a, 50 bps with x b: 50% less."
+    assert single == "Drawdown: 100 bps with x a, 50 bps with x b: 50% less (one run each: chance is not ruled out)."
 
 
 def test_table_has_means_intervals_and_every_measure(grid: Comparison) -> None:

@@ -1,8 +1,10 @@
 """The hard kill: the venue closes sessions at the command; a host's kill switch ends the processes, each confirmed."""
 
 import json
+import os
 import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import zmq
 
 from cluster.host import AgentHost
+from cluster.kill_switch import KillSwitchGone
 from exchange import wire
 from exchange.types import NOBODY, CommandKind, EventKind, Reason, Side, Trigger
 from tests.dummy_agent import FIELDS
@@ -42,6 +45,7 @@ class Notices:
         self.endpoint = endpoint
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.bind(endpoint)
 
     def tell_when_heard(self) -> None:
@@ -99,6 +103,54 @@ def test_a_switch_is_armed_once(host: AgentHost, notices: Notices) -> None:
     armed(host, notices, [1])
     with pytest.raises(ValueError, match="armed already"):
         host.arm_kill_switch(notices.endpoint, [2])
+
+
+def test_hundreds_of_kills_that_nobody_reads_do_not_stop_it(host: AgentHost, notices: Notices) -> None:
+    pids = armed(host, notices, list(range(10)))
+    for number in range(1500):
+        notices.kill(1000 + number, sequence=number)
+    notices.kill(NOBODY, sequence=2000)
+    wait_until(lambda: not any(map(is_alive, pids.values())), "all are dead")
+    wait_until(lambda: len(host.kills()) == 1501, "all is told")
+
+
+def test_who_comes_again_is_watched_again_and_a_malformed_notice_is_none(host: AgentHost, notices: Notices) -> None:
+    pids = armed(host, notices, list(range(10)))
+    notices.socket.send(wire.subscription(EventKind.PARTICIPANTS_KILLED) + b"nonsense")
+    host.kill([3])
+    host.spawn([(3, {"do": "stay"})])
+    wait_until(lambda: int(host.rows()["pid"][3]) != pids[3], "it has come again")
+    again = int(host.rows()["pid"][3])
+    notices.kill(NOBODY)
+    wait_until(lambda: not is_alive(again), "the one that came again is dead")
+
+
+def test_a_process_that_is_not_the_zygote_s_is_never_hit(host: AgentHost, notices: Notices) -> None:
+    """As when an agent has ended and the system gave its pid to somebody else, before the switch looked."""
+    armed_before = host.spawn([(1, {"do": "stay"})])
+    assert armed_before == 1
+    wait_until(lambda: host.status()["ready"] == 1, "ready")
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        host._pid_of[1] = bystander.pid
+        telling = threading.Thread(target=notices.tell_when_heard)
+        telling.start()
+        host.arm_kill_switch(notices.endpoint, [1])
+        telling.join()
+        notices.kill(NOBODY)
+        wait_until(lambda: len(host.kills()) == 1, "the kill is told")
+        assert host.kills()[0]["deaths"] == [] and bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_switch_that_has_died_is_told(host: AgentHost, notices: Notices) -> None:
+    armed(host, notices, [1])
+    assert host._kill_switch is not None
+    os.kill(host._kill_switch._process.pid, signal.SIGKILL)
+    with pytest.raises(KillSwitchGone, match="has ended"):
+        host.kills()
 
 
 def test_the_venue_closes_the_sessions_of_whom_it_kills_and_refuses_them(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_a_halts_notice_says_until_when(tmp_path, halt_ns):
         order(2, 2, Side.SELL, 800, 1, 48),
     ]
     session, _, events = played(*EXIT[:3], *(reopening if halt_ns else []), EXIT[3], breaker=breaker)
-    write_notices(tmp_path / "notices.jsonl", events, timings_of(session))
+    write_notices(tmp_path / "notices.jsonl", session.config, session.commands, events, timings_of(session))
     notices = [json.loads(line) for line in (tmp_path / "notices.jsonl").read_text().splitlines()]
     halt = next(notice for notice in notices if notice["notice"] == "INSTRUMENT_HALTED")
     phases = [notice["phase"] for notice in notices if notice["notice"] == "PHASE_CHANGED"]

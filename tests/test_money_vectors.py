@@ -349,6 +349,7 @@ def test_a_breaker_stops_a_liquidation_which_goes_on_after_the_halt() -> None:
                 "price_ticks": 90,
                 "quantity_lots": 6,
                 "leaves_lots": 6,
+                "maker_order_id": 8,  # the evidence: the fill at 100
                 "reason": Trigger.PRICE_MOVE,
                 "value": 1_000,
                 "threshold": 500,

@@ -76,14 +76,14 @@ def test_state_hash_covers_the_words_in_their_order() -> None:
     words = [
         *(17, 2, 1),  # sequence, resting orders, starts
         *(1, 50, 12, 0, NEVER, 0),  # continuous, last price, volume, no trigger, no timer, no batches
-        *(0, 0, 0),  # neither an index price nor an oracle
+        *(0, 0, 0, 0),  # neither an index price nor an oracle; its reopening was not extended
         *(2, 9, 0, 10, 4, 0, 0),  # what still rests
         *(2, 1, 1, 50, 3, 2, 0),
-        # cash, reserved, last order id, open orders, session, rate, margin, limits
-        *(9_405, 0, 1, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
-        *(10_250, 0, 1, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
-        *(10_100, 40, 9, 2, 2, 1, 1, 1_000_050, 0, 0, 0, 0, 0, 0, 1_000),
-        *(10_245, 0, 1, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
+        # cash, reserved, last order id, open orders, session, rate, killed, margin, limits
+        *(9_405, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
+        *(10_250, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
+        *(10_100, 40, 9, 2, 2, 1, 1, 1_000_050, 0, 0, 0, 0, 0, 0, 0, 1_000),
+        *(10_245, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
         *(112, 0, 0, 0),  # position, reserved, resting buys, what it cost
         *(95, 0, 0, 0),
         *(98, 3, 4, 0),

@@ -61,7 +61,7 @@ def test_the_breaker_can_be_chosen_or_switched_off():
 @pytest.mark.parametrize(
     ("breaker", "settings", "message"),
     [
-        ("loud", {}, "unknown breaker 'loud'.*default, price-move, sell-volume, off"),
+        ("loud", {}, "unknown breaker 'loud'.*default, kill, price-move, sell-volume, off"),
         ("default", {"sginal.bps": "1"}, "unknown setting 'sginal.bps'.*signal"),
         ("default", {"signal.bsp": "1"}, "unknown setting 'signal.bsp'.*at_s, bps"),
         ("default", {"makers.leverages": "1"}, "unknown setting 'makers.leverages'.*levels"),

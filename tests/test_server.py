@@ -126,9 +126,9 @@ def test_rubbish_is_refused_with_its_reason_counted_and_changes_nothing(venue):
         (b"x" * 257, Reason.OVERSIZED, 0),
         (b"x" * 4096, Reason.OVERSIZED, 0),
         (msgpack.packb([3, 99, 0, 0, 0, 0, 0]), Reason.UNKNOWN_VERSION, 0),
-        (msgpack.packb([3, 2, 8, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
-        (msgpack.packb([3, 2, -1, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
-        (msgpack.packb([3, 2, 0, 6, 0, 0, 0]), Reason.MALFORMED, 0),
+        (msgpack.packb([3, 3, 8, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
+        (msgpack.packb([3, 3, -1, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
+        (msgpack.packb([3, 3, 0, 6, 0, 0, 0]), Reason.MALFORMED, 0),
         (msgpack.packb([7, 2]), Reason.UNKNOWN_INSTRUMENT, 0),
         (msgpack.packb([8, -1, 1]), Reason.UNKNOWN_INSTRUMENT, 0),
     ]

@@ -79,6 +79,8 @@ class Mix:
     """Standard deviation of a limit price around the middle, as a share of it."""
     poor: float = 0.3
     """Of the accounts: those with next to nothing."""
+    supervisor: float = 0.003
+    """Halts and kills by a supervisor; of one participant seldom, of all only near the end."""
     close: float = 0.4
     """Chance that the session is closed before the end."""
     exhausted: float = 0.15
@@ -172,6 +174,9 @@ class Day:
             self.usual_lots = [each.max_quantity_lots for each in self.instruments]
         breakers = [each.breaker for each in self.instruments]
         windows = {each.price_window_ns for each in breakers} | {each.sell_window_ns for each in breakers}
+        windows |= {each.imbalance_window_ns for each in breakers} | {each.liquidation_window_ns for each in breakers}
+        if config.market_breaker:
+            windows.add(config.market_breaker.liquidation_window_ns)
         self.steps_ns = [1, 2]
         for window_ns in sorted(windows - {0}):
             self.steps_ns += [window_ns // 8, window_ns // 4, window_ns // 3, window_ns // 2]
@@ -194,6 +199,7 @@ class Day:
             opening[len(opening) // 2 : len(opening) // 2] = [self._participant() for _ in range(5)]
         opening.append(operator_command(CommandKind.OPEN_SESSION))
         never = count
+        self.near_end = count - max(20, count // 12)
         close_at = count - self._between(1, 40) if self._chance(self.mix.close) else never
         exhausted_at = self._between(0, count) if self._chance(self.mix.exhausted) else never
         cash_full_at = self._between(count // 2, count) if self._chance(self.mix.exhausted) else never
@@ -296,6 +302,8 @@ class Day:
         return operator_command(CommandKind.TIMER, NOBODY, instrument)
 
     def _command(self) -> Command:
+        if self._chance(self.mix.supervisor):
+            return self._supervisor()
         if self._chance(self.mix.operator):
             return self._operator()
         if self._chance(self.mix.log_off):
@@ -305,6 +313,25 @@ class Day:
         if self._chance(0.01):
             self._let_a_rate_recover()
         return self._participant()
+
+    def _supervisor(self) -> Command:
+        """A halt of one or all, a kill, or one of what does not exist; quantity_lots is what was seen."""
+        seen = self._one_of([0, self.oracle.sequence, INT64_MIN, INT64_MAX])
+        count = len(self.instruments)
+        if self._chance(0.75):
+            instrument = self._between(0, count - 1)
+            if self._chance(0.3):
+                instrument = self._one_of([NOBODY, NOBODY, count, *OUTSIDE[1:]])
+            return operator_command(CommandKind.HALT, self._any_account(), instrument, seen)
+        account = self._one_of([self.accounts, len(self.oracle.accounts), *OUTSIDE[1:]])
+        killed = [number for number, each in enumerate(self.oracle.accounts) if each.killed]
+        if killed and self._chance(0.3):
+            account = self._one_of(killed)
+        elif self.oracle.sequence >= self.near_end and self._chance(0.5):
+            account = NOBODY
+        elif self._chance(0.3):
+            account = self._any_account()
+        return operator_command(CommandKind.KILL, account, self._between(-1, count), seen)
 
     def _participant(self) -> Command:
         if self._chance(self.mix.exact):
@@ -353,6 +380,7 @@ class Day:
     def _order(self) -> Command:
         # The last account, where there are many, has only what it is given for its exact orders.
         account = self._between(0, self.accounts - (2 if self.accounts > 2 else 1))
+        account = self._living(account, range(self.accounts))
         if not self._chance(self.mix.focus):
             self.focus = self._between(0, len(self.instruments) - 1)
         instrument = self.focus
@@ -392,7 +420,7 @@ class Day:
             makers = market.resting_of(1 - side)
             there_lots = sum(each.leaves_lots for each in makers if sign * (price_ticks - each.price_ticks) >= 0)
             quantity_lots = max(1, min(there_lots + self._between(-1, 1), settings.max_quantity_lots))
-        return Command(
+        order = Command(
             sequence=0,
             kind=CommandKind.PLACE_ORDER,
             account=account,
@@ -404,6 +432,56 @@ class Day:
             price_ticks=price_ticks,
             quantity_lots=quantity_lots,
         )
+        reopens = market.phase == Phase.AUCTION and market.trigger and settings.breaker.collar_bps
+        if reopens and self._chance(0.3):
+            return self._far_off(order)
+        takes_reducing = market.phase == Phase.HALTED and settings.breaker.risk_reducing_while_halted
+        return self._reducing(order) if takes_reducing and self._chance(0.7) else order
+
+    def _living(self, account: int, others: Sequence[int]) -> int:
+        """Somebody else, most of the time, if this one was killed."""
+        if not self.oracle.accounts[account].killed or self._chance(0.1):
+            return account
+        return self._one_of([each for each in others if not self.oracle.accounts[each].killed] or [account])
+
+    def _reducing(self, order: Command) -> Command:
+        """Of all that would reduce a position, or of one lot more; in a halt that takes only such."""
+        short = [
+            number
+            for number, each in enumerate(self.oracle.accounts[: self.accounts])
+            if each.positions[order.instrument].quantity_lots < 0 and not each.killed
+        ]
+        if short and self._chance(0.5):
+            account = self._one_of(short)
+            order = order._replace(account=account, order_id=self._next_id(account))
+        position = self.oracle.accounts[order.account].positions[order.instrument]
+        side = Side.SELL if position.quantity_lots >= 0 else Side.BUY
+        lots = position.quantity_lots - position.reserved_lots
+        if side == Side.BUY:
+            lots = -position.quantity_lots - self.oracle.buying_lots(order.account, order.instrument)
+        most_lots = self.instruments[order.instrument].max_quantity_lots
+        lots = min(lots, self._between(1, self.usual_lots[order.instrument])) if self._chance(0.7) else lots
+        return order._replace(
+            side=side,
+            order_type=OrderType.LIMIT if self._chance(0.95) else order.order_type,
+            price_ticks=order.price_ticks or self._price(order.instrument, side),
+            quantity_lots=max(1, min(lots + self._one_of([0, 0, 1]), most_lots)),
+        )
+
+    def _far_off(self, order: Command) -> Command:
+        """Of two sides that meet away from the last price, so that a reopening clears outside its collar."""
+        top = self.instruments[order.instrument].price_levels - 1
+        last_ticks = self.oracle.instruments[order.instrument].last_ticks or self.middle[order.instrument]
+        factor = self._one_of([0.5, 0.8, 0.95, 1.05, 1.2, 2.0])
+        price_ticks = min(max(round(last_ticks * factor), 1), top)
+        # What is left over on the way there would hold the price back.
+        lots = self.instruments[order.instrument].max_quantity_lots if self._chance(0.5) else order.quantity_lots
+        account = self._living(self._any_account(), range(self.accounts))
+        other = order._replace(account=account, side=1 - order.side, order_id=self._next_id(account))
+        for each in (order, other):
+            made = each._replace(order_type=OrderType.LIMIT, price_ticks=price_ticks, quantity_lots=lots)
+            self.next.append(made)
+        return self.next.pop()
 
     def _exact_order(self) -> Command:
         """Give an account what an order needs, or one unit less, and let it place that order next."""

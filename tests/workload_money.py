@@ -34,6 +34,7 @@ from exchange.types import (
 from tests.oracle_margin import share
 from tests.oracle_records import NEVER, NOBODY, Account, Command
 from tests.workload import INT64_MAX, OUTSIDE, SECOND_NS, Day, Mix, operator_command, random_mix
+from tests.workload_breaker import Breakers
 
 MS = 1_000_000
 Planned = Command | Callable[[], Command]
@@ -68,11 +69,19 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
     oracles = 1.0 if not (has_margin or has_pool or has_coin) else float(rng.choice([0.0, 0.5, 1.0]))
     interval_ns = one_of(MS, MS, 3 * MS)
     biggest = chance(0.08)
+    breakers = Breakers(rng, count)
+    watched = float(rng.choice([0.0, 0.0, 0.5, 1.0]))
 
-    def breaker() -> BreakerConfig:
+    def breaker(batches: bool) -> BreakerConfig:
         price_move_bps = one_of(200, 500, 1_000, 2_000, 5_000) if chance(armed) else 0
-        sell_volume_lots = one_of(10, 50, 200, 1_000) if chance(armed) else 0
-        return BreakerConfig(
+        sell_volume_lots = one_of(10, 50, 200, 1_000) if not batches and chance(armed) else 0
+        liquidations = {}
+        if has_margin and chance(watched):
+            liquidations = breakers.liquidation_triggers(margin, interval_ns)
+        return breakers.next(
+            batches=batches,
+            windows_ns=(1, MS, 5 * MS),
+            **liquidations,
             price_move_bps=price_move_bps,
             price_window_ns=one_of(1, MS, 5 * MS) if price_move_bps else 0,
             sell_volume_lots=sell_volume_lots,
@@ -102,7 +111,7 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
             max_quantity_lots=MAX_QUANTITY_LOTS if biggest else one_of(20, 100, 1_000, 1_000, 100_000),
             batch_interval_ns=one_of(MS, 3 * MS) if batches else 0,
             opening_auction_ns=one_of(1, 2 * MS) if chance(0.2) else 0,
-            breaker=breaker(),
+            breaker=breaker(batches),
             initial_margin_bps=initial_bps,
             maintenance_margin_bps=max(1, initial_bps * one_of(1, 5, 5, 9, 10) // 10),
             oracle=oracle() if needs_oracle or chance(oracles) else None,
@@ -125,6 +134,7 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
         limits=limits,
         remembered_orders=one_of(1, 4, 32),
         revalue_interval_ns=interval_ns,
+        market_breaker=breakers.market(0.45, margin if has_margin else None, interval_ns),
         margin=margin if has_margin else None,
         lending=LendingConfig(
             collateral_instrument=pair[0],
@@ -277,7 +287,7 @@ class MoneyDay(Day):
         order = super()._order()
         if self.oracle.accounts[order.account].margin and self._chance(0.7):
             # Those on margin have orders of their own, which fit their means better.
-            account = self._one_of(self._cash_accounts())
+            account = self._living(self._one_of(self._cash_accounts()), self._cash_accounts())
             order = order._replace(account=account, order_id=self._next_id(account))
         return order
 
@@ -346,7 +356,7 @@ class MoneyDay(Day):
         accounts = self._on_margin()
         if not accounts:
             return operator_command(CommandKind.SET_MARGIN, self._any_account(), 0, 1)
-        account = self._one_of(accounts)
+        account = self._living(self._one_of(accounts), accounts)
         each = self.oracle.accounts[account]
         if each.margin_state == MarginState.LIQUIDATING and self._chance(0.8):
             account = self._one_of(accounts)

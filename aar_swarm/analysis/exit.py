@@ -75,8 +75,8 @@ def exit_costs(session: Session, rows: Array) -> dict[str, Any]:
     before the signal, evenly within the crowd's median horizon. planned_cost: the sum of what the agents expected, each
     alone. Both yardsticks count what the news takes off the price (news_cost: of a signal about this instrument) in
     full; those who sell before the market has moved pay less of it, so that a small crowd can do better than its plan.
-    aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost / planned_cost (FACTS 5). All null if nobody
-    has a plan; coordinated_cost and aar_ratio also if the crowd's strategy has no beliefs about horizon and refill.
+    aar_ratio = exit_cost / coordinated_cost; illusion_ratio = exit_cost / planned_cost. All null if nobody has a plan;
+    coordinated_cost and aar_ratio also if the crowd's strategy has no beliefs about horizon and refill.
     """
     keys = ("planned_lots", "sold_lots", "exit_cost", "news_cost", "coordinated_cost", "planned_cost")
     try:
@@ -108,9 +108,10 @@ def early_price(session: Session, rows: Array) -> dict[str, Any]:
     They are ranked by the arrival of each one's first command after the signal, and cut into four quarters of equal
     numbers (the first ones larger by one where it does not divide). shortfall of a quarter: its part of exit_cost (the
     unsold at the last mid) over its planned lots at the mid before the signal, in bps. early_shortfall_bps: those of
-    the four quarters, first arrivals first; their sum, weighed by planned lots, is exit_cost. early_price_bps: that of
-    the last quarter less that of the first: what arriving last cost more. early_rank_correlation: Spearman's ρ of
-    arrival rank and each one's own shortfall; null if all fell short by the same. All null with fewer than four.
+    the four quarters, first arrivals first; their sum, weighed by planned lots, is exit_cost if everybody with a plan
+    sent something. early_price_bps: that of the last quarter less that of the first: what arriving last cost more.
+    early_rank_correlation: Spearman's ρ of arrival rank and each one's own shortfall; null if all fell short by the
+    same. All null with fewer than four.
     """
     nothing: dict[str, Any] = dict.fromkeys(("early_price_bps", "early_shortfall_bps", "early_rank_correlation"))
     try:

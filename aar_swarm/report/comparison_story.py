@@ -25,6 +25,7 @@ _LEADING = (
 )  # fmt: skip
 """What a finding is told by, most telling first."""
 _SENTENCES = 5
+_CHANCE = 0.05
 _SHORT = {1: "rises", -1: "falls", 0: "ends where it began"}
 
 
@@ -84,8 +85,21 @@ def finding(vary: Mapping[str, Sequence[str]], settings: Sequence[Setting]) -> l
     dial = dial_of(vary)
     if dial is not None:
         lines = lines_of(settings, dial)
-        return [text for measure in measures for line in lines if (text := dial_sentence(dial, line, measure))]
-    return [text for measure in measures if (text := _difference(settings, measure))]
+        found = [text for measure in measures for line in lines if (text := dial_sentence(dial, line, measure))]
+    else:
+        found = [text for measure in measures if (text := _difference(settings, measure))]
+    return found + _silent_breakers(settings)
+
+
+def _silent_breakers(settings: Sequence[Setting]) -> list[str]:
+    """Where a breaker stood and never tripped, that explains why it changed nothing."""
+    found = []
+    for setting in settings:
+        armed = [summary for summary in setting.summaries if summary.get("breaker") not in (None, "off")]
+        tripped = sum(summary.get("trip") is not None for summary in armed)
+        if armed and not tripped:
+            found.append(f"With {setting.label} the breaker tripped in none of {len(armed)} runs.")
+    return found
 
 
 def dial_sentence(dial: str, line: Line, measure: Measure) -> str:
@@ -107,6 +121,8 @@ def shape(found: Trend, measure: Measure) -> str:
     """Whether the curve of means is monotone, and if not, where; with Spearman's ρ over the runs."""
     if found.count == 2:
         text = f"it {_SHORT[found.direction]}" if found.direction else "the same mean at both"
+        if found.direction and (found.ranks is None or found.ranks.p_value > _CHANCE):
+            text += ", which may be chance"
     elif found.monotone and found.direction == 0:
         text = "the same mean throughout"
     elif found.monotone:
@@ -159,7 +175,7 @@ def _verdict(settings: Sequence[Setting], measure: Measure) -> str:
         more = f"{second.mean / first.mean:.1f} times as much" if part >= 1 else f"{part:.0%} more"
         change = f": {-part:.0%} less" if part < 0 else f": {more}"
     if first.interval is None or second.interval is None:
-        return change
+        return f"{change} (one run each: chance is not ruled out)" if change else ""
     if first.interval.overlaps(second.interval):
         return f"{change}, but the intervals overlap"
     return f"{change}; the intervals do not overlap"
