@@ -15,7 +15,7 @@ EVENTS, DECISIONS, LATENCY = "events.parquet", "decisions.parquet", "latency.par
 TRADES, BOOK, AGENTS, LOSSES = "trades.parquet", "book.parquet", "agents.parquet", "losses.parquet"
 LOSERS, LIQUIDITY, LIQUIDATIONS = "losers.parquet", "liquidity.parquet", "liquidations.parquet"
 COIN_BOOK = "coin_book.parquet"
-NOTICES, JOURNAL, LOG = "notices.jsonl", "journal", "agents.log"
+NOTICES, ALERTS, JOURNAL, LOG = "notices.jsonl", "alerts.jsonl", "journal", "agents.log"
 
 
 class Run:

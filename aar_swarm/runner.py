@@ -26,7 +26,7 @@ from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.endowment import opening_commands, signal_commands
 from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
-from aar_swarm.results import JOURNAL, LOG, MANIFEST, Run
+from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, Run
 from aar_swarm.scenario import Scenario, check_endowments, load_scenario
 from aar_swarm.scenario_tables import Group
 from aar_swarm.vendors import placement as vendors
@@ -52,7 +52,7 @@ _POLL_S = 0.1
 _GRACE_S = 5.0
 _SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
 _MAX_TIMINGS = 1 << 22
-_OPERATOR = "runner"
+_OPERATOR, _SUPERVISOR = "runner", "supervisor"
 _BACKGROUND_CASH, _BACKGROUND_SHARES = 1 << 50, 1 << 28
 TMP_PREFIX = "aar-"
 
@@ -291,11 +291,13 @@ class _Run:
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
             raise VenueError(final["error"])
+        supervisor = self.venue.call("stop_supervisor", final["commands"], timeout_s=2 * _STOP_TIMEOUT_S)
         if self.address is not None:
             for name, content in self.venue.call("files", timeout_s=_START_TIMEOUT_S).items():
                 (self.directory / JOURNAL / name).write_bytes(content)
         return {
             "final": final,
+            "supervisor": supervisor,
             "rows": rows,
             "vendor_rows": vendor_rows,
             "start_s": start_s,
@@ -319,11 +321,20 @@ class _Run:
         operator = None
         if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
             beyond = vendors.key_numbers(self.scenario, self.agents)
-            self.keys = generate([*range(self.agents), *beyond, self._host_key], [_OPERATOR])
+            self.keys = generate([*range(self.agents), *beyond, self._host_key], [_OPERATOR, _SUPERVISOR])
             config |= {"host": self.venue.node.address, "keys": self.keys.venue}
             operator = self.keys.operators[_OPERATOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
-        started: dict[str, Any] = self.venue.call("start", config, directory, operator, timeout_s=_START_TIMEOUT_S)
+        watcher = self.scenario.supervisor
+        watching = watcher is not None and watcher.watching
+        started: dict[str, Any] = self.venue.call(
+            "start", config, directory, operator, watching, timeout_s=_START_TIMEOUT_S
+        )
+        if watcher is not None and watching:
+            keys = None if self.keys is None else self.keys.operators[_SUPERVISOR]
+            alerts = str(self.directory / ALERTS) if self.address is None else None
+            arguments = (watcher.config(), alerts, keys)
+            self.venue.call("start_supervisor", *arguments, timeout_s=_START_TIMEOUT_S)
         return started
 
     def _endow(self) -> None:

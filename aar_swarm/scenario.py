@@ -30,6 +30,7 @@ from aar_swarm.scenario_tables import (
     MarketData,
     Signal,
     Stablecoin,
+    Supervisor,
 )
 from aar_swarm.vendors.config import Vendors
 from exchange.clock import MS
@@ -48,6 +49,7 @@ _TABLES: dict[str, type[Config]] = {
     "stablecoin": Stablecoin,
     "lending": Lending,
     "vendors": Vendors,
+    "supervisor": Supervisor,
 }
 _TOP_KEYS = ("duration_s", "revalue_interval_ms")
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
@@ -68,6 +70,7 @@ class Scenario(Config):
     stablecoin: Stablecoin | None = None
     lending: Lending | None = None
     vendors: Vendors | None = None
+    supervisor: Supervisor | None = None
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
@@ -345,6 +348,8 @@ def _check_facilities(scenario: Scenario) -> None:
     """What only makes sense together. Raises: ConfigurationError."""
     if scenario.lending and not scenario.stablecoin:
         raise ConfigurationError("[lending] lends a stablecoin: it needs a [stablecoin] table")
+    if scenario.supervisor and scenario.supervisor.instrument == COIN and not scenario.stablecoin:
+        raise ConfigurationError("supervisor.instrument is 1, the stablecoin: it needs a [stablecoin] table")
     if scenario.signal.instrument == COIN and not scenario.stablecoin:
         raise ConfigurationError("signal.instrument is 1, the stablecoin: it needs a [stablecoin] table")
     for name, traded in zip(("instrument", "stablecoin"), scenario.instruments(), strict=False):
@@ -362,6 +367,7 @@ def _check_facilities(scenario: Scenario) -> None:
         ("stablecoin", scenario.stablecoin.facility if scenario.stablecoin else None),
         ("lending", scenario.lending.config if scenario.lending else None),
         ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
+        ("supervisor", scenario.supervisor.config if scenario.supervisor else None),
     ):
         with _told(where):
             if build is not None:

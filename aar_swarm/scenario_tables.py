@@ -17,6 +17,7 @@ from exchange.config import (
     MarketBreakerConfig,
     OracleConfig,
     StablecoinConfig,
+    SupervisionConfig,
 )
 from exchange.types import MAX_CASH
 
@@ -173,6 +174,34 @@ class Breaker(Config):
         settings = self._settings(of_market=True)
         armed = settings["halted_instruments"] or settings["liquidations"] or settings["liquidation_notional"]
         return MarketBreakerConfig.model_validate(settings) if armed else None
+
+
+class Supervisor(Config):
+    """SupervisionConfig of the exchange, times in ms: a process beside the venue that follows every command."""
+
+    watching: bool = True
+    """Whether there is one in this run."""
+    instrument: Annotated[int, Field(ge=MAIN, le=COIN)] = MAIN
+    window_ms: Annotated[float, Field(ge=1, le=3_600_000)] = 100.0
+    average_ms: Annotated[float, Field(ge=1, le=3_600_000)] = 1000.0
+    imbalance_bps: _Bps = 0
+    imbalance_lots: Annotated[int, Field(ge=1, le=1 << 40)] = 1
+    depth_bps: _Bps = 0
+    pressure_bps: Annotated[int, Field(ge=0, le=1 << 30)] = 0
+    fall_bps: Annotated[int, Field(ge=1, le=9_999)] = 100
+    herding_bps: Annotated[int, Field(ge=0, le=5_000)] = 0
+    similarity_bps: _Bps = 0
+    herd_accounts: Annotated[int, Field(ge=1, le=1 << 20)] = 10
+    authorised: bool = False
+    """Whether it may halt the instrument."""
+    reaction_ms: _WindowMs = 0.0
+    """Between its alert and its halt: 0 is a supervisor as fast as the traders, 5000 one who reads a screen."""
+
+    def config(self) -> SupervisionConfig:
+        settings = self.model_dump(exclude={"watching"})
+        for name in ("window", "average", "reaction"):
+            settings[f"{name}_ns"] = round(settings.pop(f"{name}_ms") * MS)
+        return SupervisionConfig.model_validate(settings)
 
 
 class Margin(MarginConfig):

@@ -13,6 +13,7 @@ from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
 from aar_swarm.analysis.price import liquidity_table
+from aar_swarm.analysis.supervision import supervision
 from aar_swarm.analysis.timing import kill_times
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
@@ -95,7 +96,10 @@ def write_up(
         **measured,
         **own_measures(session, rows),
         **kill_times(session, outcome["kills"]),
+        "supervisor": supervision(session, outcome["supervisor"], final["state_hash"]),
     }
+    if outcome["supervisor"]:
+        (directory / results.ALERTS).write_text(outcome["supervisor"]["told"])
     if recording is not None:
         summary["background"] = lobster_agreement(
             recording,

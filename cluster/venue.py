@@ -16,11 +16,14 @@ from typing import Any
 
 import zmq
 
+from cluster.supervision import SupervisorProcess
 from exchange import journal, wire
 from exchange.client import Operator
+from exchange.config import SupervisionConfig
 from exchange.errors import ConfigurationError, VenueError
 from exchange.keys import ClientKeys
 from exchange.server import TIMINGS_FILE, VenueConfig
+from exchange.supervisor import SupervisorConfig
 from exchange.types import CommandKind, Reason
 
 _START_TIMEOUT_S = 400.0  # a fresh clone compiles the kernels first, on a busy machine for minutes
@@ -36,21 +39,30 @@ class VenueKeeper:
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
         self._operator: Operator | None = None
+        self._supervisor: SupervisorProcess | None = None
         self._context: zmq.Context[Any] = zmq.Context()
         # A short path (a socket's is at most 107 bytes) that only this user can open.
         self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
         self._lines = b""
 
-    def start(self, config: dict[str, Any], directory: str | None, keys: ClientKeys | None = None) -> dict[str, Any]:
+    def start(
+        self, config: dict[str, Any], directory: str | None, keys: ClientKeys | None = None, feed: bool = False
+    ) -> dict[str, Any]:
         """Start the process and wait until it serves.
 
         Args: config: of VenueConfig, without directory and control; directory: where the journal goes on this node,
-        or None for a private one that `files` empties; keys: an operator's, if the venue has keys.
+        or None for a private one that `files` empties; keys: an operator's, if the venue has keys; feed: whether a
+        supervisor is to follow.
         Returns: what the venue said: endpoints, scheduling, pid.
         Raises: ConfigurationError: it refused its configuration; VenueError: it died, or took too long.
         """
         whole = VenueConfig.model_validate(
-            {**config, "directory": directory or str(self._private), "control": f"ipc://{self._private}/control"}
+            {
+                **config,
+                "directory": directory or str(self._private),
+                "control": f"ipc://{self._private}/control",
+                "feed": f"ipc://{self._private}/feed" if feed else None,
+            }
         )
         self._directory = Path(whole.directory)
         with contextlib.ExitStack() as stack:
@@ -71,6 +83,39 @@ class VenueKeeper:
             self._process.wait()
             raise ConfigurationError(said["error"])
         self._operator = Operator(self._context, whole.control_address, keys=keys)
+        self._venue, self._clock_offset_ns = whole, int(said["clock_offset_ns"])
+        return said
+
+    def start_supervisor(
+        self, supervision: SupervisionConfig, alerts: str | None, keys: ClientKeys | None = None
+    ) -> dict[str, Any]:
+        """Start a supervisor beside the venue, which was started with its feed; returns its pid.
+
+        Args: alerts: where they are written on this node, or None for a private file; keys: an operator's of its own.
+        Raises: ConfigurationError: it refused, with its reason.
+        """
+        config = SupervisorConfig(
+            engine=self._venue.engine,
+            supervision=supervision,
+            feed=self._venue.feed or "",
+            control=self._venue.control_address,
+            journal=self._venue.directory,
+            alerts=Path(alerts or self._private / "alerts.jsonl"),
+            keys=keys,
+            clock_offset_ns=self._clock_offset_ns,
+            realtime=self._venue.realtime,
+        )
+        with contextlib.ExitStack() as stack:
+            log: Any = stack.enter_context(open(self._log_path, "ab")) if self._log_path else None
+            self._supervisor = SupervisorProcess(config, log)
+        return {"pid": self._supervisor.pid}
+
+    def stop_supervisor(self, until: int) -> dict[str, Any]:
+        """Let the supervisor follow up to command `until` and end; returns its figures, or `error`."""
+        if self._supervisor is None:
+            return {}
+        said = self._supervisor.stop(until)
+        self._supervisor = None
         return said
 
     def pid(self) -> int:
@@ -130,7 +175,9 @@ class VenueKeeper:
         return {name: (self._directory / name).read_bytes() for name in names}
 
     def kill(self) -> None:
-        """End the process at once, if it lives, and leave nothing behind."""
+        """End the processes at once, if they live, and leave nothing behind."""
+        if self._supervisor is not None:
+            self._supervisor.kill()
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -217,12 +217,12 @@ class Operator:
     def __init__(
         self, context: zmq.Context[Any], endpoint: str, timeout_ms: int = 10_000, keys: ClientKeys | None = None
     ) -> None:
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
         if keys is not None:
-            keys.apply(self._socket)
-        self._socket.connect(endpoint)
+            keys.apply(self.socket)
+        self.socket.connect(endpoint)
 
     def request(
         self, kind: CommandKind | wire.MessageKind, account: int = 0, instrument: int = 0, amount: int = 0
@@ -231,24 +231,31 @@ class Operator:
 
         Raises: VenueError: no answer in time.
         """
-        self._socket.send(wire.control_message(kind, account, instrument, amount))
-        return self._answer()
+        self.send(kind, account, instrument, amount)
+        return self.answer()
+
+    def send(
+        self, kind: CommandKind | wire.MessageKind, account: int = 0, instrument: int = 0, amount: int = 0
+    ) -> None:
+        """Send one command without waiting; `answer` has what the venue says to it, and `socket` tells when."""
+        self.socket.send(wire.control_message(kind, account, instrument, amount))
 
     def request_many(self, messages: Iterable[bytes]) -> list[wire.Done]:
         """Send many without waiting in between, then collect their answers in order."""
         count = 0
         for message in messages:
-            self._socket.send(message)
+            self.socket.send(message)
             count += 1
-        return [self._answer() for _ in range(count)]
+        return [self.answer() for _ in range(count)]
 
-    def _answer(self) -> wire.Done:
+    def answer(self) -> wire.Done:
+        """Wait for the answer to the oldest command that has none. Raises: VenueError: none in time."""
         try:
-            answer = wire.unpack(self._socket.recv())
+            answer = wire.unpack(self.socket.recv())
         except zmq.Again:
             raise VenueError("the venue does not answer on its control channel; see its log") from None
         assert isinstance(answer, wire.Done)
         return answer
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()

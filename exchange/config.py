@@ -135,6 +135,40 @@ class MarketBreakerConfig(Config):
         return self
 
 
+class SupervisionConfig(Config):
+    """What a supervisor watches in one instrument, and what it may do; indicators in docs/supervision.md. A threshold
+    of 0 is off."""
+
+    instrument: Annotated[int, Field(ge=0, le=255)] = 0
+    window_ns: Annotated[int, Field(ge=MIN_PHASE_NS, le=MAX_WINDOW_NS)] = 100_000_000
+    """Of the flow indicators: imbalance, herding, similarity. An alert is not repeated within it."""
+    average_ns: Annotated[int, Field(ge=MIN_PHASE_NS, le=MAX_WINDOW_NS)] = 1_000_000_000
+    """Time constant of the slow averages that depths are compared with."""
+    imbalance_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    imbalance_lots: Annotated[int, Field(ge=1, le=1 << 40)] = 1
+    """Taken within the window before the imbalance counts."""
+    depth_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """It alarms when the depth is at or below this share of its slow average."""
+    pressure_bps: Annotated[int, Field(ge=0, le=1 << 30)] = 0
+    fall_bps: Annotated[int, Field(ge=1, le=9_999)] = 100
+    """How far the mark is supposed to fall, for the lots that would be liquidated then."""
+    herding_bps: Annotated[int, Field(ge=0, le=5_000)] = 0
+    similarity_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    herd_accounts: Annotated[int, Field(ge=1, le=1 << 20)] = 10
+    """That took within the window before herding and similarity count."""
+    authorised: bool = False
+    """Whether it halts the instrument when it alarms."""
+    reaction_ns: Annotated[int, Field(ge=0, le=MAX_WINDOW_NS)] = 0
+    """How long it waits between alert and halt, as slower supervisors do."""
+
+    @model_validator(mode="after")
+    def _it_can_alarm(self) -> "SupervisionConfig":
+        thresholds = ("imbalance_bps", "depth_bps", "pressure_bps", "herding_bps", "similarity_bps")
+        if not any(getattr(self, name) for name in thresholds):
+            raise ValueError(f"no threshold, so it could never alarm: set one of {', '.join(thresholds)}")
+        return self
+
+
 class LimitsConfig(Config):
     """Pre-trade limits of every account until the operator sets others; 0 is no limit. Rules in docs/matching.md."""
 

@@ -15,7 +15,19 @@ from numba import types
 _numba_config: Any = numba.config
 
 NEVER_COMPILED = frozenset(
-    {"client", "session", "session_state", "market_data", "keys", "metrics", "server", "config_file", "errors", "clock"}
+    {
+        "client",
+        "session",
+        "session_state",
+        "market_data",
+        "keys",
+        "metrics",
+        "server",
+        "supervisor",
+        "config_file",
+        "errors",
+        "clock",
+    }
 )
 """Modules that no compiled code depends on: a change in them leaves the compiled kernels as they are."""
 

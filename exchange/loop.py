@@ -136,13 +136,14 @@ class LoopConfig(Config):
 
 
 class Sockets(NamedTuple):
-    """Handles, as integers. The monitor tells of the connections of `orders`."""
+    """Handles, as integers. The monitor tells of the connections of `orders`. feed 0: nobody follows."""
 
     orders: int
     control: int
     market_data: int
     notices: int
     monitor: int
+    feed: int
 
 
 class Loop(NamedTuple):
@@ -470,6 +471,8 @@ def _commit(loop, state, sockets, count):
         matched = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
         outbound.send_notices(loop, sockets, events)
         noticed = libzmq.now_ns(loop.clock) + status["clock_offset_ns"]
+        if sockets.feed != 0:
+            outbound.feed(loop, sockets, first, done)
         for at in range(events):
             kind = loop.events[at]["kind"]
             if kind == _LOGGED_ON:

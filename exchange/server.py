@@ -59,6 +59,8 @@ _SWITCH_INTERVAL_S = 0.0002
 """How long another Python thread may keep the loop waiting when it comes back to Python."""
 _MAX_IPC_BYTES = 107
 _TRADE = int(MessageKind.TRADE) & 7
+_FEED_MESSAGES = 1 << 16
+"""That wait for a supervisor which does not read; it then misses some, and sees it."""
 TIMINGS_FILE = "timings.npy"
 ORDERS_DOMAIN, CONTROL_DOMAIN, PUBLIC_DOMAIN = "orders", "control", "public"
 
@@ -80,6 +82,9 @@ class VenueConfig(Config):
     """Of order entry; market data and notices take the next two. 0: any free ones."""
     control: str | None = None
     """ZeroMQ address of the control channel; by default `control` in the directory, which only this user can reach."""
+    feed: str | None = None
+    """ZeroMQ address at which supervisors hear every command as it was journaled, who sent what included; absent: none.
+    With keys, only operators may listen."""
     keys: VenueKeys | None = None
     """CURVE keys of the venue, its participants and operators; without, everyone on this machine may trade."""
     max_sessions: Annotated[int, Field(ge=1, le=1 << 16)] = 1 << 13
@@ -108,7 +113,7 @@ class VenueConfig(Config):
     @model_validator(mode="after")
     def _can_be_served(self) -> "VenueConfig":
         if self.keys is None:
-            for address in (self.host, self.control or "ipc://"):
+            for address in (self.host, self.control or "ipc://", self.feed or "ipc://"):
                 if not address.startswith("ipc://") and not _is_loopback(address):
                     raise ValueError(
                         f"without keys the venue listens on loopback only, not on {address}: "
@@ -230,7 +235,7 @@ class Venue:
         self._take_up(recovered)
         # Compiles, and touches no socket.
         self.loop.status["journal_room"] = self.slack
-        serve(self.loop, self.engine.state, Sockets(0, 0, 0, 0, 0), 0, self.slack, self.longest)
+        serve(self.loop, self.engine.state, Sockets(0, 0, 0, 0, 0, 0), 0, self.slack, self.longest)
         self.snapshotter = snapshots.Snapshotter(config.directory)
         # From here on: threads that libzmq starts inherit the class.
         self.scheduling = ask_for_realtime(config.realtime)
@@ -374,33 +379,42 @@ class Venue:
                 (("orders", self._orders), ("market_data", self._market_data), ("notices", self._notices))
             )
         }
-        self.control = self._bind_control(config.control_address)
+        self.control = self._bind_private(self._control, "control", config.control_address)
+        feed = 0
+        self.feed = None
+        if config.feed is not None:
+            self._feed = self._socket(zmq.PUB, CONTROL_DOMAIN)
+            self._feed.setsockopt(zmq.SNDHWM, _FEED_MESSAGES)
+            self.feed = self._bind_private(self._feed, "feed", config.feed)
+            feed = self._feed.underlying
         self.sockets = Sockets(
             self._orders.underlying,
             self._control.underlying,
             self._market_data.underlying,
             self._notices.underlying,
             self._monitor.underlying,
+            feed,
         )
 
-    def _bind_control(self, address: str) -> str:
+    def _bind_private(self, socket: zmq.Socket[bytes], name: str, address: str) -> str:
+        """Listen where, on this machine, only this user can connect."""
         path = address.removeprefix("ipc://")
         if path != address:
             if len(path.encode()) > _MAX_IPC_BYTES:
                 raise ConfigurationError(
-                    f"control: the path {path} is longer than the {_MAX_IPC_BYTES} bytes that a socket may have; "
-                    f"give a shorter one, as in control = 'ipc:///tmp/control'"
+                    f"{name}: the path {path} is longer than the {_MAX_IPC_BYTES} bytes that a socket may have; "
+                    f"give a shorter one, as in {name} = 'ipc:///tmp/{name}'"
                 )
             with _only_for_this_user():
-                return self._try_control(address)
-        return self._try_control(address)
+                return self._try_bind(socket, name, address)
+        return self._try_bind(socket, name, address)
 
-    def _try_control(self, address: str) -> str:
+    def _try_bind(self, socket: zmq.Socket[bytes], name: str, address: str) -> str:
         try:
-            self._control.bind(address)
+            socket.bind(address)
         except zmq.ZMQError as error:
-            raise ConfigurationError(f"cannot listen for control on {address}: {error.strerror}") from None
-        return self._control.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise ConfigurationError(f"cannot listen for {name} on {address}: {error.strerror}") from None
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def _use_segment(self) -> None:
         status = self.loop.status[0]
@@ -541,6 +555,7 @@ def _live(venue: Venue, parent: int | None) -> int:
         ready=True,
         endpoints=venue.endpoints,
         control=venue.control,
+        feed=venue.feed,
         scheduling=venue.scheduling,
         pid=os.getpid(),
         starts=int(venue.engine.state.counters["starts"][0]),

@@ -185,10 +185,10 @@ def throw(venue: RunningVenue, frames: int, seed: int, sessions: bool) -> Figure
     for _ in range(min(frames // 100, 5000)):
         frame = maker.frame()
         if not is_control(decoded(frame)):
-            venue.operator._socket.send(frame)
+            venue.operator.socket.send(frame)
             control += 1
     for _ in range(control):
-        venue.operator._answer()
+        venue.operator.answer()
     sent += control
     after = venue.status()
     for connection in connections:

@@ -29,6 +29,7 @@ OWNERS = {
         "exchange/server.py",
         "exchange/keys.py",
         "exchange/session.py",
+        "exchange/supervisor.py",
         "cluster/venue.py",
         "aar_swarm/agent_process.py",
         "aar_swarm/vendors/client.py",
@@ -108,6 +109,7 @@ def test_no_compiled_code_depends_on_what_leaves_its_cache_alone():
         "types",
         "bits",
         "replay",
+        "indicators",
     ],
 )
 def test_the_engine_is_pure(name):

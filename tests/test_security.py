@@ -129,8 +129,8 @@ def test_an_operator_s_messages_are_nothing_on_the_orders_channel_and_a_particip
         session.send(kind, 0, 0, 10**6)
         assert session.next().reason == Reason.MALFORMED
     for values in ((3, 2, 0, 0, 0, 0, 0), (1, 1, 0, 0, 0, 100, 1, 0, 0, 0, 0), (7, 0), (6,)):
-        venue.operator._socket.send(wire.pack(*values))
-        assert venue.operator._answer().reason == Reason.MALFORMED
+        venue.operator.socket.send(wire.pack(*values))
+        assert venue.operator.answer().reason == Reason.MALFORMED
     assert venue.status().logged_on == 1
 
 

@@ -173,8 +173,8 @@ def test_rubbish_on_the_control_channel_is_refused_too(venue):
     frames += [msgpack.packb([kind, 0, 0, 0]) for kind in (0, 1, 3, 19, 20, 21, 22, 23, 60, 66, 52, -1)]
     frames.append(b"x" * 4096)
     for frame in frames:
-        venue.operator._socket.send(frame)
-        assert venue.operator._answer().reason == Reason.MALFORMED
+        venue.operator.socket.send(frame)
+        assert venue.operator.answer().reason == Reason.MALFORMED
     assert venue.stop()["refused"] == len(frames)
 
 

@@ -16,7 +16,14 @@ from exchange.clock import MS
 from exchange.types import EventKind
 
 _LOSERS = "losers.parquet"
-_UNITS = {"SELL_VOLUME": "lots", "PRICE_MOVE": "bps"}
+_UNITS = {
+    "SELL_VOLUME": "lots",
+    "PRICE_MOVE": "bps",
+    "LIQUIDATIONS": "",
+    "LIQUIDATION_NOTIONAL": "ticks x lots",
+    "DEPTH": "lots",
+    "IMBALANCE": "bps",
+}
 
 
 def picture(run: Run, label: str | None = None) -> Picture:
@@ -93,11 +100,13 @@ def _liquidations(events: pl.DataFrame, opened_ns: int) -> pl.DataFrame:
 
 
 def _trip_text(trip: dict[str, Any]) -> str:
-    unit = _UNITS[trip["trigger"]]
-    return (
-        f"{trip['trigger']} {trip['observed']:,} {unit} ≥ {trip['threshold']:,} {unit} within "
-        f"{trip['window_ns'] / MS:g} ms, at command {trip['sequence']:,}"
-    )
+    where = f"at command {trip['sequence']:,}"
+    if trip["trigger"] not in _UNITS:  # ordered by a supervisor, or by another instrument's trip
+        return f"{trip['trigger']}, {where}"
+    unit = f" {_UNITS[trip['trigger']]}".rstrip()
+    than = "<" if trip["trigger"] == "DEPTH" else "≥"
+    within = f" within {trip['window_ns'] / MS:g} ms" if trip["window_ns"] else ""
+    return f"{trip['trigger']} {trip['observed']:,}{unit} {than} {trip['threshold']:,}{unit}{within}, {where}"
 
 
 def _load(events: pl.DataFrame, decisions: pl.DataFrame, opened_ns: int) -> pl.DataFrame:
