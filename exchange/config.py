@@ -79,17 +79,6 @@ class BreakerConfig(Config):
                 )
         if self.halt_ns and not self.reopening_auction_ns:
             raise ValueError("halt_ns is set but reopening_auction_ns is 0: a halt that ends reopens by a call auction")
-        if not self.armed and self.model_dump() != type(self).model_construct().model_dump():
-            raise ValueError(
-                "the breaker has settings but no threshold, so it could never trip: set one, or leave it out"
-            )
-        for setting, trigger in (("depth_bps", "depth_lots"), ("imbalance_lots", "imbalance_bps")):
-            if getattr(self, setting) and not getattr(self, trigger):
-                raise ValueError(f"{setting} is set but {trigger} is 0: that trigger is off")
-        if self.imbalance_bps and not self.imbalance_lots:
-            raise ValueError(
-                "imbalance_lots is 0: the first trade alone would be an imbalance; say how many lots it takes"
-            )
         if bool(self.collar_bps) != bool(self.collar_extensions) or (self.collar_bps and not self.halt_ns):
             raise ValueError(
                 "collar_bps, collar_extensions and halt_ns go together: a collar extends a reopening auction"
@@ -347,8 +336,6 @@ class EngineConfig(Config):
         for number, instrument in enumerate(self.instruments):
             where = f"the breaker of instrument {number}"
             if instrument.batch_interval_ns:
-                if instrument.breaker.action == "kill_participant":
-                    raise ValueError(f"{where} would kill nobody: a batch's match is of no one participant")
                 for name in ("sell_volume_lots", "depth_lots", "imbalance_bps"):
                     if getattr(instrument.breaker, name):
                         raise ValueError(

@@ -317,6 +317,7 @@ class TestHaltAndReopening:
         ({"breaker": {"depth_lots": 5}, "batch_interval_ns": MS}, "could never trip by depth_lots: in a batch"),
         ({"market_breaker": {}}, "could never trip: set one"),
         ({"market_breaker": {"halted_instruments": 2}}, "halted_instruments is 2 and there are 1"),
+        ({"market_breaker": {"halted_instruments": 1}}, "0 instruments have a breaker of their own"),
         ({"market_breaker": {"liquidations": 2}}, "give the liquidation triggers a window"),
         (
             {"margin": MarginConfig().model_dump(), "breaker": {"liquidations": 65, "liquidation_window_ns": 1000}},
@@ -329,13 +330,13 @@ def test_a_breaker_that_could_never_trip_is_refused_with_the_reason(settings, sa
         key: settings.pop(key) for key in ("breaker", "batch_interval_ns") if key in settings
     }
     with pytest.raises(ValidationError, match=said):
-        EngineConfig.model_validate({"instruments": [instrument], "accounts": 1, **settings})
+        EngineConfig.model_validate({"instruments": [instrument], "accounts": 100, **settings})
 
 
 def test_a_liquidation_breaker_that_can_just_trip_is_taken():
     breaker = {"liquidations": 64, "liquidation_window_ns": 1000}
     instrument = {"price_levels": 64, "breaker": breaker}
-    EngineConfig.model_validate({"instruments": [instrument], "accounts": 1, "margin": MarginConfig().model_dump()})
+    EngineConfig.model_validate({"instruments": [instrument], "accounts": 100, "margin": MarginConfig().model_dump()})
 
 
 def test_after_an_empty_reopening_trading_may_begin_anywhere():

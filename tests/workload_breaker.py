@@ -29,6 +29,8 @@ class Breakers:
         ][int(rng.choice([0, 0, 1, 2, 3]))]
         # At most one instrument kills all.
         self.kills_all = int(rng.integers(instruments)) if rng.random() < 0.05 else -1
+        self.armed = 0
+        """Instruments drawn so far that have a breaker."""
         self.rich = float(rng.choice([0.0, 0.0, 0.15, 0.3]))
         """Share of instruments with each of the triggers that look at the book and at both sides."""
         self.public, self.reducing, self.collars = (float(rng.choice([0.0, 0.3, 1.0])) for _ in range(3))
@@ -63,12 +65,14 @@ class Breakers:
                 collar_widening_bps=self._one_of(0, 1, 100, 500, 10_000),
                 collar_extensions=self._one_of(1, 2, 2, 3, 1_000),
             )
-        return BreakerConfig(**settings)
+        made = BreakerConfig(**settings)
+        self.armed += made.armed
+        return made
 
     def liquidation_triggers(self, margin: MarginConfig, interval_ns: int) -> dict[str, int]:
         """Settings of an instrument's or of the market's, one trigger or both, that can just trip."""
         window_ns = self._one_of(1, MS, 5 * MS, 50 * MS)
-        most = (window_ns // interval_ns + 1) * margin.accounts_per_revaluation * self.instruments
+        most = (window_ns // interval_ns + 1) * min(margin.accounts_per_revaluation, 3)  # of the fewest accounts
         found, which = {"liquidation_window_ns": window_ns}, self._one_of(1, 1, 2, 2, 3)
         if which & 1:
             found["liquidations"] = min(most, self._one_of(1, 2, 2, 3, 3, 5))
@@ -83,6 +87,8 @@ class Breakers:
         if not self._chance(share):
             return None
         settings = self.liquidation_triggers(margin, interval_ns) if margin else {}
-        if not settings or self._chance(0.5):
-            settings["halted_instruments"] = min(self.instruments, self._one_of(1, 2, 2, 3))
+        if (not settings or self._chance(0.5)) and self.armed:
+            settings["halted_instruments"] = min(self.armed, self._one_of(1, 2, 2, 3))
+        if not settings:
+            return None
         return MarketBreakerConfig(**settings, action="kill_all" if self._chance(0.12) else "halt_market")
