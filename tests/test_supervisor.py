@@ -35,7 +35,7 @@ ON_MARGIN = EngineConfig(
     ),
     accounts=8,
     max_orders=4096,
-    margin=MarginConfig(mark="mid"),
+    margin=MarginConfig(mark="index"),
 )
 
 
@@ -131,6 +131,9 @@ def trade_at_random(venue: RunningVenue, seed: int, orders: int) -> None:
             session.cancel(numbers.randrange(1, at + 2))
         if at % 100 == 0:
             venue.operator.request(CommandKind.PUBLISH_INDEX, 0, 0, numbers.randrange(400, 600))
+    for index in (60, 900):  # whoever is long on margin is liquidated, then whoever is short
+        venue.operator.request(CommandKind.PUBLISH_INDEX, 0, 0, index)
+        clock.sleep(0.05)
     for session in sessions.values():
         session.catch_up()
 

@@ -223,7 +223,7 @@ def test_a_vendor_process_answers_over_sockets_and_ends_with_the_session(tmp_pat
         sound = answer()
         assert sound.value_ticks == pytest.approx(OPENING) and (sound.version, sound.withdrawn) == (SOUND, False)
         client.socket.send(b"nonsense is not answered, and harms nobody")
-        opened = wire.pack(int(EventKind.SESSION_OPENED), *[0] * 9)
+        opened = wire.pack(int(EventKind.SESSION_OPENED), *[0] * 11)
 
         def faulty() -> bool:
             notices.send(opened)
@@ -239,7 +239,7 @@ def test_a_vendor_process_answers_over_sockets_and_ends_with_the_session(tmp_pat
         assert row["valuations"] >= 52 and 0 < row["batches"] <= row["valuations"] and row["valuation_ns"] > 0
 
         def ended() -> bool:
-            notices.send(wire.pack(int(EventKind.SESSION_CLOSED), *[0] * 9))
+            notices.send(wire.pack(int(EventKind.SESSION_CLOSED), *[0] * 11))
             return host.status()["alive"] == 0
 
         wait_until(ended, "ended with the session")
