@@ -12,6 +12,7 @@ line in, one out with all that it has done since the last: it never writes unask
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -137,8 +138,8 @@ class _Switch:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:  # it has ended already
                 continue
-            # While a process that we hold lives, its pid is its own; so what was read of it was of this one.
-            if _parent_of(pid) == self._parent and not select.select([descriptor], [], [], 0)[0]:
+            # Until a process that we hold is reaped its pid is its own; so what was read before this was of this one.
+            if _parent_of(pid) == self._parent and _is_there(descriptor):
                 if agent in self._descriptors:
                     os.close(self._descriptors[agent])
                 self._descriptors[agent] = descriptor
@@ -213,6 +214,15 @@ class _Switch:
         os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
 
 
+def _is_there(descriptor: int) -> bool:
+    """Whether the process behind a pidfd has not been reaped."""
+    try:
+        signal.pidfd_send_signal(descriptor, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _parent_of(pid: int) -> int | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -234,6 +244,8 @@ def main() -> NoReturn:
         pass  # not permitted; said when it is armed
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as plain:  # reads nothing beyond the line
         setup = json.loads(plain.readline())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor an agent
     _Switch(setup).serve()
 
 

@@ -110,6 +110,13 @@ def test_two_thousand_agents_start_and_finish(tmp_path):
     assert run.summary["agents_notified"] == 2000
 
 
+@pytest.mark.slow
+def test_two_thousand_are_killed_and_each_death_is_confirmed(tmp_path):
+    run = aar_swarm.run("exit-door", agents=2000, breaker="kill", settings=SHORTER, out=tmp_path / "run")
+    assert run.summary["killed_processes"] == 2000 and run.summary["agent_processes_lost"] == 0
+    assert run.summary["trades_after_trip"] == 0
+
+
 def test_a_recorded_day_is_the_market_that_the_crowd_hits(data, tmp_path):
     recording = data / "lobster" / "LOBSTER_SampleFile_GOOG_2012-06-21_10.zip"
     run = aar_swarm.run(
