@@ -396,11 +396,11 @@ class _Run:
             self._show_ready()
         # A host's own key belongs to no account: with it one may listen.
         keys = None if self.keys is None else self.keys.accounts[self._host_key]
-        calls = [
-            (host, 0, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
+        arming = [
+            (host, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
             for host, agents in zip(self.hosts, ranges, strict=True)
         ]
-        for host, _, call in calls:
+        for host, call in arming:
             host.end(call, _START_TIMEOUT_S)
         deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
         while (ready := self._show_ready()) < self.agents:

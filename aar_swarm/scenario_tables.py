@@ -147,16 +147,12 @@ class Breaker(Config):
 
     @classmethod
     def from_ns(cls, breaker: BreakerConfig, market: MarketBreakerConfig | None) -> "Breaker":
-        settings = breaker.model_dump()
-        settings |= {f"{_OF_MARKET}{name}": value for name, value in (market.model_dump() if market else {}).items()}
-        return cls.model_validate(
-            {
-                name.removesuffix("_ns") + "_ms" if name.endswith("_ns") else name: value / MS
-                if name.endswith("_ns")
-                else value
-                for name, value in settings.items()
-            }
-        )
+        found = {}
+        for config, prefix in ((breaker, ""), (market, _OF_MARKET)):
+            for name, value in (config.model_dump() if config else {}).items():
+                in_ns = name.endswith("_ns")
+                found[prefix + (name.removesuffix("_ns") + "_ms" if in_ns else name)] = value / MS if in_ns else value
+        return cls.model_validate(found)
 
     def _settings(self, of_market: bool) -> dict[str, Any]:
         found = {}

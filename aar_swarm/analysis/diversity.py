@@ -19,7 +19,7 @@ from aar_swarm.results import Run
 from exchange.clock import MS
 from exchange.errors import ConfigurationError
 from exchange.state import Array
-from exchange.types import CommandKind, EventKind, Side
+from exchange.types import CommandKind, EventKind
 
 HIGHLY_CONCENTRATED = 1800
 """Points of the HHI: US merger guidelines of 2023; the FSB uses it for providers of AI."""
@@ -32,7 +32,6 @@ _FEWEST_ANSWERS = 200
 """Common answers, over all pairs, before two names are compared."""
 _SAME = 0.02
 _SHOWN = 10
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
 
 
 def herfindahl(sizes: Iterable[float]) -> float | None:
