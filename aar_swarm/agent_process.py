@@ -33,7 +33,7 @@ from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
 from exchange.keys import ClientKeys
-from exchange.types import NOBODY, EventKind
+from exchange.types import NOBODY, EventKind, Reason
 
 ROW_FIELDS = [
     *BASE_FIELDS,
@@ -52,7 +52,8 @@ ROW_FIELDS = [
             "shares",  # at the end, as the agent believes
             "cash",
             "lease_expired",
-            "vendor",  # an agent's, counted from 1
+            "vendor",  # of the model that it logged on with; 0: none
+            "refused",  # the Reason why it was not admitted with any model
             "first_value_millis",  # what its vendor first said that the asset is worth, thousandths of a tick
             "last_value_millis",  # the last that it said before it first stood by none
             "withdrawal_heard_ns",
@@ -69,6 +70,12 @@ TARGET = "aar_swarm.agent_process:main"
 _LOGON_RETRY_NS = 2 * clock.SECOND
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
+_NOT_ADMITTED = (
+    Reason.UNDECLARED,
+    Reason.NOT_VALIDATED,
+    Reason.VENDOR_AGENTS_CAP,
+    Reason.VENDOR_CAPITAL_CAP,
+)
 _NOTICES = (
     wire.subscription(EventKind.INSTRUMENT_HALTED),
     wire.subscription(EventKind.SESSION_OPENED),
@@ -112,16 +119,40 @@ class AgentProcess:
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
         self.vendor: VendorClient | None = None
-        if spec.get("vendor"):
-            row["vendor"] = spec["vendor"]["number"] + 1
-            self.vendor = VendorClient(self.context, spec["vendor"]["endpoint"])
-            self.venue.watch(self.vendor.socket)
+        self.models = list(spec["models"])
+        self.explains = bool(spec["explains"])
+        self.admitted = False
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
         self.closed_ns = 0
         self.cause_sequence = 0
-        self.venue.log_on(self.asked_ns)
+        self._log_on(self.asked_ns)
+
+    def _log_on(self, now_ns: int) -> None:
+        """Ask for a session with the first of the models that are left."""
+        model = self.models[0]
+        declaration = wire.Declaration(*model["declaration"])
+        if model["endpoint"] is not None and (self.vendor is None or self.vendor.endpoint != model["endpoint"]):
+            if self.vendor is not None:
+                self.venue.unwatch(self.vendor.socket)
+                self.vendor.close()
+            self.vendor = VendorClient(self.context, model["endpoint"])
+            self.venue.watch(self.vendor.socket)
+        self.row["vendor"] = declaration.vendor
+        self.venue.log_on(now_ns, declaration=declaration)
+
+    def _on_not_admitted(self, reason: int, now_ns: int) -> None:
+        """Try the next model; without one it stays out, and only listens."""
+        del self.models[0]
+        if self.models:
+            self.asked_ns = now_ns
+            self._log_on(now_ns)
+        else:
+            self.row["vendor"] = 0
+            self.row["refused"] = reason
+            self.row["ready_ns"] = now_ns
+            self.row["state"] = AgentState.READY
 
     def run(self) -> int:
         """Live until the session has closed or the venue has been silent for the lease; returns the exit status."""
@@ -150,7 +181,7 @@ class AgentProcess:
                 self._decide(Timer(tag), now)
             if not self.row["ready_ns"] and now - self.asked_ns > _LOGON_RETRY_NS:
                 self.asked_ns = now
-                self.venue.log_on(now)
+                self._log_on(now)
         self.row["shares"] = self.strategy.shares
         self.row["cash"] = self.strategy.cash
         self.row["state"] = AgentState.FINISHED
@@ -168,9 +199,13 @@ class AgentProcess:
         if kind == wire.MessageKind.HEARTBEAT:
             return
         if kind == wire.MessageKind.LOGGED_ON:
+            self.admitted = True
             if not self.row["ready_ns"]:
                 self.row["ready_ns"] = heard_ns
                 self.row["state"] = AgentState.READY
+            return
+        if kind == wire.MessageKind.REFUSED and message.reason in _NOT_ADMITTED and not self.row["ready_ns"]:
+            self._on_not_admitted(message.reason, heard_ns)
             return
         if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
             order = self.strategy.open_orders.get(message.order_id)
@@ -216,7 +251,7 @@ class AgentProcess:
     def _decide(self, event: Event, heard_ns: int) -> None:
         """Let the strategy decide, and send what it wants. A timer's cause is the last message that was heard."""
         actions = self.strategy.handle(event, heard_ns)
-        if self.closed_ns:
+        if self.closed_ns or not self.admitted:
             return
         for action in actions:
             self._act(action, heard_ns)
@@ -246,6 +281,7 @@ class AgentProcess:
                 sent_ns,
                 self.cause_sequence,
                 action.rule,
+                action.inputs if self.explains else (),
             )
         elif isinstance(action, CancelOrder):
             self.venue.cancel(

@@ -15,6 +15,7 @@ EVENTS, DECISIONS, LATENCY = "events.parquet", "decisions.parquet", "latency.par
 TRADES, BOOK, AGENTS, LOSSES = "trades.parquet", "book.parquet", "agents.parquet", "losses.parquet"
 LOSERS, LIQUIDITY, LIQUIDATIONS = "losers.parquet", "liquidity.parquet", "liquidations.parquet"
 COIN_BOOK = "coin_book.parquet"
+VALIDATION = "validation.json"
 NOTICES, ALERTS, JOURNAL, LOG = "notices.jsonl", "alerts.jsonl", "journal", "agents.log"
 
 

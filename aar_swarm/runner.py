@@ -26,7 +26,7 @@ from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.endowment import opening_commands, signal_commands
 from aar_swarm.machine_lock import machine_to_itself
 from aar_swarm.progress import Progress
-from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, Run
+from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, VALIDATION, Run
 from aar_swarm.scenario import Scenario, check_endowments, load_scenario
 from aar_swarm.scenario_tables import Group
 from aar_swarm.vendors import placement as vendors
@@ -232,7 +232,9 @@ class _Run:
         self.keys: GeneratedKeys | None = None
         self.kills: list[Kill] = []
         self.vendor_processes = vendors.count_processes(scenario)
-        self.asks: list[dict[str, Any] | None] = []
+        self.models: list[list[dict[str, Any]]] = []
+        """Of each account: what it tries to log on with."""
+        self.scenario, self.verdicts = vendors.examined(scenario)
         self._host_key = vendors.key_numbers(scenario, agents).stop
 
     def perform(self) -> Run:
@@ -351,7 +353,8 @@ class _Run:
             "params": group.params,
             "endowment": self.endowments[agent],
             "rehearse": group.rehearse,
-            "vendor": self.asks[agent],
+            "models": self.models[agent],
+            "explains": self.scenario.explanations != "off",
         }
 
     def _start_agents(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
@@ -414,7 +417,7 @@ class _Run:
         if self.vendor_processes:
             self.progress.stage(f"starting {self.vendor_processes} vendor processes")
         keys = None if self.keys is None else self.keys.accounts
-        self.asks = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
+        self.models = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
 
     def _statuses(self) -> list[dict[str, Any]]:
         calls = [(host, host.begin("status")) for host in self.hosts]
@@ -456,6 +459,9 @@ class _Run:
             "versions": versions(),
         }
         (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
+        if self.verdicts:
+            told = [verdict._asdict() for verdict in self.verdicts]
+            (self.directory / VALIDATION).write_text(json.dumps(told, indent=1))
 
     def _play(self) -> None:
         """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""

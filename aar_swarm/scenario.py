@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,6 +22,7 @@ from aar_swarm.scenario_tables import (
     COIN,
     MAIN,
     MAX_AGENTS,
+    Admission,
     Breaker,
     Group,
     Instrument,
@@ -38,6 +39,7 @@ from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
 from exchange.loop import LoopConfig
 from exchange.types import MAX_CASH
+from exchange.wire import Declaration
 
 _DIRECTORY = Path(__file__).parent / "scenarios"
 _CROWD = "crowd"
@@ -50,10 +52,15 @@ _TABLES: dict[str, type[Config]] = {
     "lending": Lending,
     "vendors": Vendors,
     "supervisor": Supervisor,
+    "admission": Admission,
 }
-_TOP_KEYS = ("duration_s", "revalue_interval_ms")
+_TOP_KEYS = ("duration_s", "revalue_interval_ms", "explanations")
+_ALWAYS = ("admission",)
+"""Tables that a file may leave out and a setting may begin."""
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
 _FULL_BPS = 10_000
+_VERSION = 1
+"""Of a strategy's program."""
 
 
 class Scenario(Config):
@@ -71,6 +78,11 @@ class Scenario(Config):
     lending: Lending | None = None
     vendors: Vendors | None = None
     supervisor: Supervisor | None = None
+    admission: Admission = Admission()
+    explanations: Literal["off", "carried", "required"] = "carried"
+    """Whether orders carry the inputs of their decisions, and whether the venue refuses those that do not."""
+    validated: list[tuple[int, int, int]] = Field(default_factory=list)
+    """What passed the gate, once it was asked: (vendor, model, version)."""
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
@@ -111,11 +123,19 @@ class Scenario(Config):
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
-    def vendor_of(self, agents: int) -> list[int | None]:
-        """Of each account: the vendor that it asks, if any. Those who ask are dealt in the order of their numbers."""
+    def vendors_of(self, agents: int) -> list[list[int]]:
+        """Of each account: the vendors that it asks, in its order of preference; none, if it needs none. Those who ask
+        are dealt in the order of their numbers."""
         asking = [strategy_class(self.participants[name].strategy).asks_vendor for name, _ in self.members(agents)]
-        dealt = iter(self.vendors.deal(sum(asking)) if self.vendors else [])
-        return [next(dealt, None) if asks else None for asks in asking]
+        dealt = iter(self.vendors.preferences(sum(asking)) if self.vendors else [])
+        return [next(dealt, []) if asks else [] for asks in asking]
+
+    def declarations(self, agents: int) -> list[Declaration]:
+        """Of each account: what it declares if it asks no vendor: whose its model is, and its group's number."""
+        numbers = {name: number for number, name in enumerate(self.participants, 1)}
+        return [
+            Declaration(self.participants[name].vendor, numbers[name], _VERSION) for name, _ in self.members(agents)
+        ]
 
     def value_of(self, key: str) -> Any:
         """Of a setting, by its path."""
@@ -174,6 +194,8 @@ class Scenario(Config):
             margin=self.margin.config() if self.margin else None,
             lending=self.lending.config() if self.lending else None,
             stablecoin=self.stablecoin.facility() if self.stablecoin else None,
+            admission=self.admission.config(self.validated),
+            explanations_required=self.explanations == "required",
         )
 
     def loop_config(self) -> LoopConfig:
@@ -280,6 +302,8 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
         raw["breaker"][rest[0]] = _parse(value)
     elif table in _TABLES and len(rest) == 1:
         _expect(key, rest[0], _TABLES[table].model_fields)
+        if table not in raw and table in _ALWAYS:
+            raw[table] = {}
         if table not in raw:
             raise ConfigurationError(f"{key}: scenario {raw['name']} has no [{table}] table; write one into its file")
         raw[table][rest[0]] = _parse(value)
@@ -368,12 +392,23 @@ def _check_facilities(scenario: Scenario) -> None:
         ("lending", scenario.lending.config if scenario.lending else None),
         ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
         ("supervisor", scenario.supervisor.config if scenario.supervisor else None),
+        ("admission", lambda: scenario.admission.config([])),
     ):
         with _told(where):
             if build is not None:
                 build()
+    if scenario.admission.validated and not scenario.vendors:
+        raise ConfigurationError(
+            "admission.validated: there is no [vendors] table, so no model to validate; leave it out"
+        )
     most = Fraction(_FULL_BPS, scenario.instrument.initial_margin_bps)
     for name, group in scenario.participants.items():
+        asks = strategy_class(group.strategy).asks_vendor
+        if group.vendor and (asks or (scenario.vendors and group.vendor <= scenario.vendors.count)):
+            raise ConfigurationError(
+                f"{name}.vendor {group.vendor}: the first numbers are those of [vendors], and who asks one declares "
+                "it; leave it out or take a higher number"
+            )
         if group.coins and not scenario.stablecoin:
             raise ConfigurationError(f"{name}.coins is {group.coins} but there is no [stablecoin] table")
         if any(group.leverage) and not scenario.margin:

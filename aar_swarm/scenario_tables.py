@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from exchange.clock import MS
 from exchange.config import (
+    AdmissionConfig,
     BreakerConfig,
     Config,
     InstrumentConfig,
@@ -19,7 +20,7 @@ from exchange.config import (
     StablecoinConfig,
     SupervisionConfig,
 )
-from exchange.types import MAX_CASH
+from exchange.types import MAX_CASH, MAX_VENDORS
 
 MAX_AGENTS = 100_000
 MAIN, COIN = 0, 1
@@ -129,7 +130,7 @@ class Breaker(Config):
     imbalance_bps: _Bps = 0
     imbalance_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     imbalance_window_ms: _WindowMs = 0.0
-    action: Literal["halt", "halt_market", "kill_participant", "kill_all"] = "halt"
+    action: Literal["halt", "halt_market", "kill_participant", "kill_vendor", "kill_all"] = "halt"
     publish_thresholds: bool = False
     halt_ms: _PhaseMs = 0.0
     """0: to the close; else a call auction of reopening_auction_ms follows."""
@@ -200,6 +201,27 @@ class Supervisor(Config):
         return SupervisionConfig.model_validate(settings)
 
 
+class Admission(Config):
+    """AdmissionConfig of the exchange, times in ms; nothing set: none."""
+
+    declaration_required: bool = False
+    validated: bool = False
+    """Admit only those models of [vendors] that pass the battery of vendors/validation.py before the session."""
+    vendor_agents_bps: _Bps = 0
+    vendor_capital_bps: _Bps = 0
+    vendor_flow_bps: _Bps = 0
+    flow_window_ms: _WindowMs = 0.0
+    flow_floor: _Cash = 0
+
+    def config(self, validated: list[tuple[int, int, int]]) -> AdmissionConfig | None:
+        """validated: (vendor, model, version) of those that passed; used if there is a gate."""
+        if self == Admission():
+            return None
+        settings = self.model_dump(exclude={"validated", "flow_window_ms"})
+        gate = tuple(validated) if self.validated else None
+        return AdmissionConfig(validated=gate, flow_window_ns=round(self.flow_window_ms * MS), **settings)
+
+
 class Margin(MarginConfig):
     """The exchange's margin rules, and what the insurance fund begins with."""
 
@@ -245,6 +267,8 @@ class Group(Config):
     coins: _Lots = 0
     leverage: Annotated[tuple[_Leverage, ...], Field(min_length=1), BeforeValidator(_listed)] = (0.0,)
     """Value of the shares over equity, dealt round robin; 0: a cash account, else one on margin."""
+    vendor: Annotated[int, Field(ge=0, lt=MAX_VENDORS)] = 0
+    """Whose software it is, as each declares at logon; 0: its own. Who asks one of [vendors] declares that one."""
     rehearse: bool = False
     """Go through the decisions once before the session, for those who decide all at once (the crowd, by default)."""
     params: dict[str, Any] = Field(default_factory=dict)

@@ -4,7 +4,7 @@ Owns one connection's sockets and nothing else: no strategy, no clock, no thread
 client belongs to one thread of one process. session.py has the client that keeps a session whatever happens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import zmq
@@ -52,17 +52,20 @@ class Participant:
         self._poller.register(self.orders, zmq.POLLIN)
         self._poller.register(self.public, zmq.POLLIN)
 
-    def log_on(self, now_ns: int, flags: int = 0, heard_sequence: int = 0, heard_reports: int = 0) -> None:
+    def log_on(
+        self,
+        now_ns: int,
+        flags: int = 0,
+        heard_sequence: int = 0,
+        heard_reports: int = 0,
+        declaration: wire.Declaration = wire.NO_VENDOR,
+    ) -> None:
         """Ask for a session; the answer is a LoggedOn (or a Refused) among the messages.
 
         Args: flags: of wire.log_on_flags; heard_sequence and heard_reports: the sequence of the latest report heard
-        and how many of that sequence were; 0: resend nothing.
+        and how many of that sequence were; 0: resend nothing; declaration: of the model that decides.
         """
-        self.orders.send(
-            wire.pack(
-                CommandKind.LOG_ON, wire.PROTOCOL_VERSION, self.account, flags, heard_sequence, heard_reports, now_ns
-            )
-        )
+        self.orders.send(wire.log_on(self.account, flags, (heard_sequence, heard_reports), now_ns, declaration))
 
     def log_off(self) -> None:
         """End the session in order; orders are cancelled if that was chosen at logon."""
@@ -80,8 +83,12 @@ class Participant:
         sent_ns: int,
         cause_sequence: int = 0,
         rule: int = 0,
+        inputs: Sequence[int] = (),
     ) -> None:
-        """Send an order; order_id must be larger than any before. The last four say when and why it was decided."""
+        """Send an order; order_id must be larger than any before. The last five say when and why it was decided.
+
+        Args: inputs: up to nine words that the rule decided on (docs/explained-trades.md); none: unexplained.
+        """
         self.orders.send(
             wire.pack(
                 CommandKind.PLACE_ORDER,
@@ -95,6 +102,7 @@ class Participant:
                 sent_ns,
                 cause_sequence,
                 rule,
+                *wire.explanation(inputs),
             )
         )
 
@@ -110,6 +118,7 @@ class Participant:
         sent_ns: int,
         cause_sequence: int = 0,
         rule: int = 0,
+        inputs: Sequence[int] = (),
     ) -> None:
         """Give a resting order a new name, price and total quantity (with what has been filled of it)."""
         self.orders.send(
@@ -125,6 +134,7 @@ class Participant:
                 sent_ns,
                 cause_sequence,
                 rule,
+                *wire.explanation(inputs),
             )
         )
 
@@ -195,6 +205,9 @@ class Participant:
     def watch(self, socket: "zmq.Socket[Any]") -> None:
         """Let `wait` end for messages on a socket of the caller's too."""
         self._poller.register(socket, zmq.POLLIN)
+
+    def unwatch(self, socket: "zmq.Socket[Any]") -> None:
+        self._poller.unregister(socket)
 
     def messages(self) -> Iterator[Any]:
         """The messages that are there now, as named tuples of exchange.wire; public ones first."""

@@ -9,7 +9,7 @@ from exchange.jit import helper
 from exchange.wire import MAX_MESSAGE_BYTES
 
 CONNECTION_ID_BYTES = 5
-_SMALL_ARRAY = 15
+_SMALL_ARRAY, _ARRAY_16 = 15, 0xDC
 
 
 @helper
@@ -62,11 +62,19 @@ def _get_int(frame, at, end):
 
 @helper
 def get_array(frame, size, values):
-    """Read a message's integers into values (int64[≥ 15]); returns their count, or −1 if it is not such a message."""
+    """Read a message's integers into values (int64[≥ MAX_MESSAGE_BYTES]); returns their count, −1 if it is not
+    such a message."""
     count = -1
-    if size > 0 and size <= MAX_MESSAGE_BYTES and (int(frame[0]) & 0xF0) == 0x90:
-        count = int(frame[0]) & 0x0F
-        at = 1
+    at = 1
+    if size > 0 and size <= MAX_MESSAGE_BYTES:
+        if (int(frame[0]) & 0xF0) == 0x90:
+            count = int(frame[0]) & 0x0F
+        elif size > 2 and int(frame[0]) == _ARRAY_16 and int(frame[1]) == 0:
+            count = int(frame[2])
+            at = 3
+    if count > size:
+        count = -1
+    if count >= 0:
         for number in range(count):
             value, at = _get_int(frame, at, size)
             values[number] = value
@@ -82,7 +90,7 @@ def put_array(frame, values, count):
     if count <= _SMALL_ARRAY:
         frame[0] = 0x90 | count
     else:
-        frame[0] = 0xDC
+        frame[0] = _ARRAY_16
         frame[1] = 0
         frame[2] = count
         at = 3

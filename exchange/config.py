@@ -47,7 +47,7 @@ class BreakerConfig(Config):
     imbalance_lots: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     """That sum, before the imbalance counts."""
     imbalance_window_ns: _Window = 0
-    action: Literal["halt", "halt_market", "kill_participant", "kill_all"] = "halt"
+    action: Literal["halt", "halt_market", "kill_participant", "kill_vendor", "kill_all"] = "halt"
     publish_thresholds: bool = False
     """Tell the thresholds at the opening. Price limits pull prices towards them (the magnet effect), which is why
     Eurex withholds its own; why it tripped is always told."""
@@ -155,6 +155,37 @@ class SupervisionConfig(Config):
         thresholds = ("imbalance_bps", "depth_bps", "pressure_bps", "herding_bps", "similarity_bps")
         if not any(getattr(self, name) for name in thresholds):
             raise ValueError(f"no threshold, so it could never alarm: set one of {', '.join(thresholds)}")
+        return self
+
+
+class AdmissionConfig(Config):
+    """Which models may log on, and how much one vendor's may be; rules in docs/admission.md. A cap of 0 is off."""
+
+    declaration_required: bool = False
+    """Refuse who declares no vendor."""
+    validated: tuple[tuple[int, int, int], ...] | None = None
+    """(vendor, model, model_version) of those that passed the validation gate; None: there is no gate."""
+    vendor_agents_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Of the venue's accounts, logged on with models of one vendor."""
+    vendor_capital_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Of what all accounts are worth."""
+    vendor_flow_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Of the value of all orders that would take within flow_window_ns."""
+    flow_window_ns: _Window = 0
+    flow_floor: Annotated[int, Field(ge=0, le=MAX_CASH)] = 0
+    """In minor units: what a vendor's models may send within the window whatever its share."""
+
+    @model_validator(mode="after")
+    def _it_can_refuse(self) -> "AdmissionConfig":
+        if bool(self.vendor_flow_bps) != bool(self.flow_window_ns):
+            raise ValueError("vendor_flow_bps and flow_window_ns go together: set both, or neither")
+        if self.flow_floor and not self.vendor_flow_bps:
+            raise ValueError("flow_floor is set but vendor_flow_bps is 0, so it could never refuse: set it too")
+        caps = (self.vendor_agents_bps, self.vendor_capital_bps, self.vendor_flow_bps)
+        if not (self.declaration_required or self.validated is not None or any(caps)):
+            raise ValueError(
+                "no cap, no gate, no declaration asked for: it could never refuse; set one, or leave it out"
+            )
         return self
 
 
@@ -286,6 +317,9 @@ class EngineConfig(Config):
     margin: MarginConfig | None = None
     lending: LendingConfig | None = None
     stablecoin: StablecoinConfig | None = None
+    admission: AdmissionConfig | None = None
+    explanations_required: bool = False
+    """Refuse an order that does not carry the inputs of its decision (docs/explained-trades.md)."""
 
     @property
     def system_accounts(self) -> int:

@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from exchange import accounts, auction, book, breaker, lending, margin, market
+from exchange import accounts, admission, auction, book, breaker, lending, margin, market
 from exchange.config import EngineConfig
 from exchange.jit import helper, kernel, routine
 from exchange.state import Array, State, new_state
@@ -18,6 +18,7 @@ from exchange.types import (
     EVENT,
     MAX_CASH,
     MAX_QUANTITY_LOTS,
+    MAX_VENDORS,
     NEVER,
     NO_SLOT,
     NOBODY,
@@ -64,7 +65,9 @@ _LOGGED_ON, _LOGGED_OFF = int(EventKind.LOGGED_ON), int(EventKind.LOGGED_OFF)
 _MARGIN_SET, _CASH_WITHDRAWN = int(EventKind.MARGIN_SET), int(EventKind.CASH_WITHDRAWN)
 _INDEX_PUBLISHED = int(EventKind.INDEX_PUBLISHED)
 _AUCTION_EXTENDED, _THRESHOLD_PUBLISHED = int(EventKind.AUCTION_EXTENDED), int(EventKind.THRESHOLD_PUBLISHED)
-_HALT, _KILL = int(CommandKind.HALT), int(CommandKind.KILL)
+_HALT, _KILL, _KILL_VENDOR = int(CommandKind.HALT), int(CommandKind.KILL), int(CommandKind.KILL_VENDOR)
+_EXPLAIN = int(CommandKind.EXPLAIN)
+_NOT_LOGGED_ON, _UNEXPLAINED = int(Reason.NOT_LOGGED_ON), int(Reason.UNEXPLAINED)
 _BY_SUPERVISOR = int(Trigger.SUPERVISOR)
 _FIRST_TRIGGER, _LAST_TRIGGER = int(Trigger.PRICE_MOVE), int(Trigger.IMBALANCE)
 _IS_KILLED, _NOT_RISK_REDUCING = int(Reason.IS_KILLED), int(Reason.NOT_RISK_REDUCING)
@@ -227,7 +230,7 @@ def _check_order(state, command):
         return _BOOK_FULL
     if order_type == _POST_ONLY and not collecting and _would_match(state, instrument, side, price):
         return _WOULD_MATCH
-    return _OK
+    return admission.flow_reason(state, account, instrument, side, order_type, price, quantity, command["received_ns"])
 
 
 @routine
@@ -323,6 +326,9 @@ def _check_replace(state, command):
         and _would_match(state, instrument, side, price)
     ):
         reason = _WOULD_MATCH
+    if reason == _OK:
+        now_ns = command["received_ns"]
+        reason = admission.flow_reason(state, account, instrument, side, order_type, price, new_leaves, now_ns)
     return reason, slot, new_leaves, False
 
 
@@ -361,6 +367,20 @@ def _replace(state, command, slot, new_leaves, keeps, events, count):
 
 
 @helper
+def _is_explained(owner, command):
+    return owner["explained_id"] == command["order_id"] and owner["explained_rule"] == command["rule"]
+
+
+@helper
+def _explain(state, command):
+    """Keep which order the account has just explained; its inputs are for who reads the journal."""
+    account = command["account"]
+    if account >= 0 and account < state.counters[0]["participants"]:
+        state.accounts[account]["explained_id"] = command["order_id"]
+        state.accounts[account]["explained_rule"] = command["rule"]
+
+
+@helper
 def _enter(state, command, events, count):
     """Check, accept, match and rest or cancel a new or replaced order; returns the number of events so far."""
     account = command["account"]
@@ -385,6 +405,10 @@ def _enter(state, command, events, count):
         reason = _IS_KILLED
     elif over:
         reason = _MESSAGE_RATE_LIMIT
+    elif state.counters[0]["admission"] != 0 and owner["logged_on"] == 0:
+        reason = _NOT_LOGGED_ON
+    elif state.counters[0]["explanations_required"] != 0 and not _is_explained(owner, command):
+        reason = _UNEXPLAINED
     elif command["kind"] == _REPLACE_ORDER:
         reason, slot, leaves, keeps = _check_replace(state, command)
     else:
@@ -754,8 +778,20 @@ def _arm_revaluation(state, due_ns):
 
 
 @routine
+def _has_living(state, vendor):
+    """Whether a participant that is not killed has a model of this vendor."""
+    if vendor < 1 or vendor >= MAX_VENDORS:
+        return False
+    for number in range(state.counters[0]["participants"]):
+        row = state.accounts[number]
+        if row["vendor"] == vendor and row["killed"] == 0:
+            return True
+    return False
+
+
+@routine
 def _supervise(state, command, events, count):
-    """A supervisor's HALT or KILL; returns the number of events so far."""
+    """A supervisor's HALT, KILL or KILL_VENDOR; returns the number of events so far."""
     account = command["account"]
     instrument = command["instrument"]
     reason = _OK
@@ -766,7 +802,11 @@ def _supervise(state, command, events, count):
         elif account != NOBODY and state.accounts[account]["killed"] != 0:
             reason = _IS_KILLED
         else:
-            return market.kill(state, account, _BY_SUPERVISOR, command, events, count)
+            return market.kill(state, account, 0, _BY_SUPERVISOR, command, events, count)
+    elif command["kind"] == _KILL_VENDOR:
+        if _has_living(state, account):
+            return market.kill(state, NOBODY, account, _BY_SUPERVISOR, command, events, count)
+        reason = _UNKNOWN_ACCOUNT
     elif instrument < NOBODY or instrument >= state.instruments.shape[0]:
         reason = _UNKNOWN_INSTRUMENT
     else:
@@ -798,6 +838,54 @@ def _publish_thresholds(state, instrument, command, events, count):
 
 
 @routine
+def _log_on_or_off(state, command, events, count):
+    """A participant's session begins or ends; returns the number of events so far."""
+    account = command["account"]
+    flags = command["quantity_lots"]
+    vendor = command["target_order_id"]
+    model = command["order_type"]
+    version = command["price_ticks"]
+    known = account >= 0 and account < state.counters[0]["participants"]
+    row = state.accounts[account if known else 0]
+    reason = _OK
+    if not known:
+        reason = _UNKNOWN_ACCOUNT
+    elif command["kind"] == _LOG_ON:
+        if flags < 0 or flags > MAX_FLAGS:
+            reason = _MALFORMED
+        elif row["killed"] != 0:
+            reason = _IS_KILLED
+        else:
+            reason = admission.log_on_reason(state, account, vendor, model, version)
+    if reason != _OK:
+        event = market.write(events, count, command, _REJECTED)
+        event["quantity_lots"] = flags
+        event["reason"] = reason
+    elif command["kind"] == _LOG_ON:
+        row["logged_on"] = 1
+        row["cancel_on_disconnect"] = flags & 1
+        row["self_trade"] = flags >> 1
+        row["vendor"] = vendor
+        row["model"] = model
+        row["model_version"] = version
+        event = market.write(events, count, command, _LOGGED_ON)
+        event["order_id"] = row["last_order_id"]
+        event["value"] = flags
+        event["maker_order_id"] = vendor
+        event["leaves_lots"] = model
+        event["price_ticks"] = version
+    else:
+        row["logged_on"] = 0
+        first = count
+        if row["cancel_on_disconnect"] != 0:
+            count = market.cancel_all(state, account, NOBODY, _BOTH, _DISCONNECTED, command, events, count)
+        event = market.write(events, count, command, _LOGGED_OFF)
+        event["quantity_lots"] = count - first
+    event["instrument"] = NOBODY
+    return count + 1
+
+
+@routine
 def _administer(state, command, events, count):
     """Sessions of participants, the operator's commands and the venue's start; returns the number of events so far."""
     kind = command["kind"]
@@ -821,38 +909,8 @@ def _administer(state, command, events, count):
         event["account"] = NOBODY
         return count + 1
     if kind == _LOG_ON or kind == _LOG_OFF:
-        if not known:
-            reason = _UNKNOWN_ACCOUNT
-        elif kind == _LOG_ON:
-            if amount < 0 or amount > MAX_FLAGS:
-                reason = _MALFORMED
-            elif state.accounts[account]["killed"] != 0:
-                reason = _IS_KILLED
-            else:
-                row = state.accounts[account]
-                row["logged_on"] = 1
-                row["cancel_on_disconnect"] = amount & 1
-                row["self_trade"] = amount >> 1
-                event = market.write(events, count, command, _LOGGED_ON)
-                event["instrument"] = NOBODY
-                event["order_id"] = row["last_order_id"]
-                event["value"] = amount
-        else:
-            row = state.accounts[account]
-            row["logged_on"] = 0
-            first = count
-            if row["cancel_on_disconnect"] != 0:
-                count = market.cancel_all(state, account, NOBODY, _BOTH, _DISCONNECTED, command, events, count)
-            event = market.write(events, count, command, _LOGGED_OFF)
-            event["instrument"] = NOBODY
-            event["quantity_lots"] = count - first
-        if reason != _OK:
-            event = market.write(events, count, command, _REJECTED)
-            event["instrument"] = NOBODY
-            event["quantity_lots"] = amount
-            event["reason"] = reason
-        return count + 1
-    if kind == _HALT or kind == _KILL:
+        return _log_on_or_off(state, command, events, count)
+    if kind == _HALT or kind == _KILL or kind == _KILL_VENDOR:
         return _supervise(state, command, events, count)
     if kind == _PUBLISH_SIGNAL:
         if instrument < 0 or instrument >= state.instruments.shape[0]:
@@ -975,6 +1033,8 @@ def apply_commands(state, commands, first, last, events):
             count = _cancel(state, command, events, count)
         elif kind == _MASS_CANCEL:
             count = _mass_cancel(state, command, events, count)
+        elif kind == _EXPLAIN:
+            _explain(state, command)
         elif kind == _TIMER:
             count = _timer(state, command, events, count)
         elif kind == _REVALUE:
@@ -1062,6 +1122,8 @@ class Engine:
         add(np.stack([state.positions[name] for name in state.positions.dtype.names or ()], axis=2))
         for account in range(len(state.accounts)):
             add(self._remembered(account))
+        if len(state.vendors) > 1:
+            add(state.vendors["flow"])
         if self.config.system_accounts or any(instrument.oracle for instrument in self.config.instruments):
             names = ["revalue_ns", "revalue_account", "liquidating", "written_off_lots", "redemption_ns"]
             add(*(state.counters[name] for name in names))

@@ -43,6 +43,7 @@ LATENCY_BUCKETS = 48
 SLICE_OVER, STOPPED, JOURNAL_FAILED, INTERRUPTED, SEGMENT_FULL = 0, 1, 2, 3, 4
 """Why serve() returned."""
 
+_EXPLAIN = int(CommandKind.EXPLAIN)
 _PLACE, _CANCEL, _REPLACE = int(CommandKind.PLACE_ORDER), int(CommandKind.CANCEL_ORDER), int(CommandKind.REPLACE_ORDER)
 _MASS_CANCEL, _LOG_ON = int(CommandKind.MASS_CANCEL), int(CommandKind.LOG_ON)
 _LOG_OFF_COMMAND, _TIMER = int(CommandKind.LOG_OFF), int(CommandKind.TIMER)
@@ -58,6 +59,7 @@ _REQUEST_REJECTED = int(EventKind.REQUEST_REJECTED)
 _REVALUE, _FIRST_REQUEST = int(CommandKind.REVALUE), int(CommandKind.DEPOSIT_COLLATERAL)
 _LAST_REQUEST, _LAST_CONTROL = int(CommandKind.MINT), int(CommandKind.PUBLISH_INDEX)
 _HALT, _KILL, _KILLED = int(CommandKind.HALT), int(CommandKind.KILL), int(EventKind.PARTICIPANTS_KILLED)
+_KILL_VENDOR = int(CommandKind.KILL_VENDOR)
 _IS_KILLED = int(Reason.IS_KILLED)
 _OK, _MALFORMED, _UNKNOWN_ACCOUNT = int(Reason.NONE), int(Reason.MALFORMED), int(Reason.UNKNOWN_ACCOUNT)
 _NOT_LOGGED_ON, _SESSION_IN_USE = int(Reason.NOT_LOGGED_ON), int(Reason.SESSION_IN_USE)
@@ -66,7 +68,7 @@ _OVERSIZED, _UNKNOWN_VERSION, _TOO_FAST = int(Reason.OVERSIZED), int(Reason.UNKN
 _UNKNOWN_INSTRUMENT = int(Reason.UNKNOWN_INSTRUMENT)
 _PLACE_FIELDS, _REPLACE_FIELDS, _CANCEL_FIELDS = wire.PLACE_FIELDS, wire.REPLACE_FIELDS, wire.CANCEL_FIELDS
 _MASS_CANCEL_FIELDS, _LOG_ON_FIELDS, _LOG_OFF_FIELDS = wire.MASS_CANCEL_FIELDS, wire.LOG_ON_FIELDS, wire.LOG_OFF_FIELDS
-_REQUEST_FIELDS = wire.REQUEST_FIELDS
+_REQUEST_FIELDS, _EXPLAINED_FIELDS = wire.REQUEST_FIELDS, wire.EXPLAINED_FIELDS
 _DEPTH_REQUEST_FIELDS, _TRADES_REQUEST_FIELDS = wire.DEPTH_REQUEST_FIELDS, wire.TRADES_REQUEST_FIELDS
 _CONTROL_FIELDS, _VERSION, _MAX_BYTES = wire.CONTROL_FIELDS, wire.PROTOCOL_VERSION, wire.MAX_MESSAGE_BYTES
 _NEVER = int(NEVER)
@@ -150,8 +152,8 @@ class Loop(NamedTuple):
     """What the loop keeps between calls, and its scratch memory."""
 
     status: Array  # LOOP[1]
-    commands: Array  # COMMAND[BATCH]
-    words: Array  # the same memory as int64[BATCH, 16]
+    commands: Array  # COMMAND[BATCH + 1]: the last message may be two
+    words: Array  # the same memory as int64[BATCH + 1, 16]
     events: Array  # EVENT[m]
     event_words: Array  # the same memory as int64[m, 17]
     recent: Array  # EVENT[RECENT_REPORTS]: a ring
@@ -167,7 +169,7 @@ class Loop(NamedTuple):
     depths: Array  # int64[I, DEPTH_FIELDS]: the depth that was last published
     indications: Array  # int64[I, 4]: price, volume, imbalance and end that were last published
     numbers: Array  # int64[I, 8]: how many messages of each kind of market data were published
-    values: Array  # int64[64]
+    values: Array  # int64[MAX_MESSAGE_BYTES]
     message: Array  # int64[8]: a zmq_msg_t
     peer: Array  # uint8: the routing id of the message at hand
     frame: Array  # uint8: the message at hand
@@ -188,12 +190,12 @@ def _begin_message(message):
 
 def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: int) -> Loop:
     events = np.zeros(events_bound(state) + 4 * BATCH, EVENT)
-    commands = np.zeros(BATCH, COMMAND)
+    commands = np.zeros(BATCH + 1, COMMAND)
     connections = 1 << (4 * max_sessions - 1).bit_length()
     loop = Loop(
         status=np.zeros(1, LOOP),
         commands=commands,
-        words=commands.view(np.int64).reshape(BATCH, -1),
+        words=commands.view(np.int64).reshape(BATCH + 1, -1),
         events=events,
         event_words=events.view(np.int64).reshape(len(events), -1),
         recent=np.zeros(RECENT_REPORTS, EVENT),
@@ -211,7 +213,7 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
         indications=np.zeros((len(state.instruments), 4), np.int64),
         depths=np.zeros((len(state.instruments), wire.DEPTH_FIELDS), np.int64),
         numbers=np.zeros((len(state.instruments), 8), np.int64),
-        values=np.zeros(64, np.int64),
+        values=np.zeros(wire.MAX_MESSAGE_BYTES, np.int64),
         message=np.zeros(libzmq.MESSAGE_BYTES // 8, np.int64),
         peer=np.zeros(_FRAME_BYTES, np.uint8),
         frame=np.zeros(_FRAME_BYTES, np.uint8),
@@ -235,8 +237,8 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
 
 
 def journal_slack(state: State, max_sessions: int) -> int:
-    """Records that one turn of the loop may journal: a batch, every timer, the end of every session."""
-    return 2 * BATCH + len(state.instruments) + max_sessions
+    """Records that one turn of the loop may journal: a batch of two each, every timer, the end of every session."""
+    return 3 * BATCH + len(state.instruments) + max_sessions
 
 
 # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -340,7 +342,7 @@ def _decode(loop, at, account, count):
     command["order_type"] = 0
     command["price_ticks"] = 0
     command["quantity_lots"] = 0
-    if kind == _PLACE and count == _PLACE_FIELDS:
+    if kind == _PLACE and (count == _PLACE_FIELDS or count == _EXPLAINED_FIELDS):
         command["order_id"] = values[1]
         command["instrument"] = values[2]
         command["side"] = values[3]
@@ -353,7 +355,7 @@ def _decode(loop, at, account, count):
         command["instrument"] = values[2]
         command["quantity_lots"] = values[3]
         rest = 4
-    elif kind == _REPLACE and count == _REPLACE_FIELDS:
+    elif kind == _REPLACE and (count == _REPLACE_FIELDS or count == _EXPLAINED_FIELDS):
         command["order_id"] = values[1]
         command["target_order_id"] = values[2]
         command["instrument"] = values[3]
@@ -379,6 +381,27 @@ def _decode(loop, at, account, count):
     command["cause_sequence"] = values[rest + 2]
     command["rule"] = values[rest + 3]
     return True
+
+
+@helper
+def _decode_explanation(loop, at, account):
+    """The EXPLAIN of the order at hand as the batch's command number `at`: its inputs, its name and its rule."""
+    values = loop.values
+    command = loop.commands[at]
+    command["kind"] = _EXPLAIN
+    command["account"] = account
+    command["order_id"] = values[1]
+    command["rule"] = values[_PLACE_FIELDS - 1]
+    first = _PLACE_FIELDS
+    command["instrument"] = values[first]  # in the order of types.EXPLANATION
+    command["target_order_id"] = values[first + 1]
+    command["side"] = values[first + 2]
+    command["order_type"] = values[first + 3]
+    command["price_ticks"] = values[first + 4]
+    command["quantity_lots"] = values[first + 5]
+    command["heard_ns"] = values[first + 6]
+    command["sent_ns"] = values[first + 7]
+    command["cause_sequence"] = values[first + 8]
 
 
 # ── sequencing, journaling, applying ─────────────────────────────────────────────────────────────────────────────────
@@ -455,8 +478,8 @@ def _close_killed(loop, state, sockets):
 def _commit(loop, state, sockets, count):
     """Journal the batch's first `count` commands, apply them and tell everyone concerned.
 
-    Returns: the Reason of the last reject of an operator's command or 0, or −1 if the journal failed; then nothing
-    was applied.
+    Returns: the Reason of the last reject of an operator's command or of a logon, or 0, or −1 if the journal failed;
+    then nothing was applied.
     """
     status = loop.status[0]
     if not _journal(loop, count):
@@ -482,7 +505,8 @@ def _commit(loop, state, sockets, count):
             elif (kind <= _MASS_CANCELLED and kind != _HALTED) or kind >= _MARGIN_CALLED:
                 if kind == _REJECTED or kind == _CANCEL_REJECTED or kind == _REQUEST_REJECTED:
                     loop.reasons[loop.events[at]["reason"] & 1023] += 1
-                if loop.commands[first]["kind"] >= _DEPOSIT_CASH and kind == _REJECTED:
+                asked = loop.commands[first]["kind"]
+                if kind == _REJECTED and (asked >= _DEPOSIT_CASH or asked == _LOG_ON):
                     reason = loop.events[at]["reason"]
                 else:
                     _keep(loop, at)
@@ -647,6 +671,7 @@ def _log_on(loop, state, sockets, peer_size, now):
     flags = values[3]
     heard_sequence = values[4]
     heard_reports = values[5]
+    vendor, model, version = values[7], values[8], values[9]
     connection = codec.connection_of(loop.peer, peer_size)
     bound = _session_of(loop, connection)
     row = bound if bound >= 0 else _free_row(loop, connection)
@@ -692,7 +717,23 @@ def _log_on(loop, state, sockets, peer_size, now):
     loop.poll[0] = sockets.orders
     loop.poll[1] = libzmq.POLLIN << 32
     libzmq.zmq_poll(loop.poll.ctypes.data, 1, 0)
-    return _commit_own(loop, state, sockets, _LOG_ON, account, NOBODY, flags, now)
+    loop.words[0, :] = 0
+    command = loop.commands[0]
+    command["kind"] = _LOG_ON
+    command["account"] = account
+    command["instrument"] = NOBODY
+    command["quantity_lots"] = flags
+    command["target_order_id"] = vendor
+    command["order_type"] = model
+    command["price_ticks"] = version
+    _sequence(loop, 0, now)
+    reason = _commit(loop, state, sockets, 1)
+    if reason > 0:  # not admitted: a session that stands already stands on as it was
+        if bound < 0:
+            _unbind(loop, row)
+        _refuse(loop, sockets.orders, peer_size, reason, 0)
+        reason = 0
+    return reason
 
 
 @routine
@@ -714,7 +755,8 @@ def _answer_request(loop, state, sockets, peer_size, kind, instrument, first, no
 def _take_order(loop, state, sockets, count, peer_size, size, now):
     """Deal with the message at hand, with `count` commands waiting in the batch.
 
-    Returns: how many wait now; 0 if they were committed on the way; −1 if the journal failed.
+    Returns: how many wait now (an order with its explanation is two); 0 if they were committed on the way; −1 if the
+    journal failed.
     """
     fields = codec.get_array(loop.frame, size, loop.values)
     kind = loop.values[0]
@@ -722,6 +764,7 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
         # All that ended before it must have ended; the values at hand stay, as those commits use their own.
         version, account, flags = loop.values[1], loop.values[2], loop.values[3]
         heard_sequence, heard_reports = loop.values[4], loop.values[5]
+        vendor, model, model_version = loop.values[7], loop.values[8], loop.values[9]
         if count > 0 and _commit(loop, state, sockets, count) < 0:
             return -1
         if _watch_connections(loop, state, sockets) < 0:
@@ -735,6 +778,9 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
         loop.values[3] = flags
         loop.values[4] = heard_sequence
         loop.values[5] = heard_reports
+        loop.values[7] = vendor
+        loop.values[8] = model
+        loop.values[9] = model_version
         return min(_log_on(loop, state, sockets, peer_size, stamped), 0)
     row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
     if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
@@ -770,13 +816,21 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             if count > 0 and _commit(loop, state, sockets, count) < 0:
                 return -1
             return min(_end_session(loop, state, sockets, row), 0)
-        elif not _decode(loop, count, loop.connections[row]["account"], fields):
-            reason = _MALFORMED
+        else:
+            at = count
+            if fields == _EXPLAINED_FIELDS:
+                _decode_explanation(loop, count, loop.connections[row]["account"])
+                at = count + 1
+            if not _decode(loop, at, loop.connections[row]["account"], fields):
+                reason = _MALFORMED
     if reason != _OK:
         if count > 0 and _commit(loop, state, sockets, count) < 0:  # what came before it is answered before it
             return -1
         _refuse(loop, sockets.orders, peer_size, reason, order_id)
         return 0
+    if fields == _EXPLAINED_FIELDS:
+        _sequence(loop, count, now)
+        count += 1
     _sequence(loop, count, now)
     return count + 1
 
@@ -823,7 +877,7 @@ def _serve_control(loop, state, sockets):
     fields = codec.get_array(loop.frame, size, values)
     kind = values[0] if fields == _CONTROL_FIELDS else 0
     reason = 0
-    if (kind >= _DEPOSIT_CASH and kind <= _LAST_CONTROL) or kind == _HALT or kind == _KILL:
+    if (kind >= _DEPOSIT_CASH and kind <= _LAST_CONTROL) or kind == _HALT or kind == _KILL or kind == _KILL_VENDOR:
         reason = _commit_timely(loop, state, sockets, kind, values[1], values[2], values[3])
         if reason < 0:
             return -1

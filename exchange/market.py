@@ -34,7 +34,7 @@ _BY_KILL, _PARTICIPANTS_KILLED = int(Reason.KILLED), int(EventKind.PARTICIPANTS_
 _BY_MARKET = int(Trigger.MARKET)
 _HALT_ALONE = int(BreakerAction.HALT)
 _HALT_MARKET, _KILL_PARTICIPANT = int(BreakerAction.HALT_MARKET), int(BreakerAction.KILL_PARTICIPANT)
-_KILL_ALL = int(BreakerAction.KILL_ALL)
+_KILL_ALL, _KILL_VENDOR = int(BreakerAction.KILL_ALL), int(BreakerAction.KILL_VENDOR)
 _NEVER = int(NEVER)
 
 
@@ -154,21 +154,26 @@ def halt(state, instrument, account, order_id, side, price, quantity, leaves, co
         if state.instruments[number]["phase"] == _HALTED:
             halted += 1
     action = verdict["action"]
-    kills_one = action == _KILL_PARTICIPANT and account >= 0 and account < state.counters[0]["participants"]
-    if action == _KILL_PARTICIPANT:
+    kills = _HALT_ALONE
+    vendor = 0
+    if action == _KILL_PARTICIPANT or action == _KILL_VENDOR:
+        if account >= 0 and account < state.counters[0]["participants"]:
+            vendor = state.accounts[account]["vendor"] if action == _KILL_VENDOR else 0
+            kills = _KILL_PARTICIPANT if vendor == 0 else _KILL_VENDOR
         action = _HALT_ALONE
     of_market = market_row["halted_instruments"] > 0 and halted >= market_row["halted_instruments"]
     if verdict["market_wide"] != 0 or of_market:
         action = max(action, market_row["action"])
     if verdict["market_wide"] != 0:
         breaker.forget_market(state)
-    event["maker_leaves_lots"] = _KILL_PARTICIPANT if kills_one and action != _KILL_ALL else action
+    event["maker_leaves_lots"] = kills if kills != _HALT_ALONE and action != _KILL_ALL else action
     if action >= _HALT_MARKET:
         count = halt_others(state, instrument, command, events, count)
     if action == _KILL_ALL:
-        return kill(state, NOBODY, verdict["tripped_by"], command, events, count)
-    if kills_one:
-        return kill(state, account, verdict["tripped_by"], command, events, count)
+        return kill(state, NOBODY, 0, verdict["tripped_by"], command, events, count)
+    if kills != _HALT_ALONE:
+        whom = account if vendor == 0 else NOBODY
+        return kill(state, whom, vendor, verdict["tripped_by"], command, events, count)
     return count
 
 
@@ -199,8 +204,9 @@ def halt_by_supervisor(state, instrument, trigger, command, events, count):
 
 
 @routine
-def kill(state, account, trigger, command, events, count):
-    """Cancel every resting order of one participant, or of all (NOBODY), and let them do nothing more.
+def kill(state, account, vendor, trigger, command, events, count):
+    """Cancel every resting order of one participant, or (account NOBODY) of all those of a vendor, or (vendor 0) of
+    all, and let them do nothing more.
 
     Returns the number of events so far.
     """
@@ -208,7 +214,8 @@ def kill(state, account, trigger, command, events, count):
     killed = 0
     for number in range(state.counters[0]["participants"]):
         row = state.accounts[number]
-        if row["killed"] == 0 and (account == NOBODY or number == account):
+        meant = number == account or (account == NOBODY and (vendor == 0 or row["vendor"] == vendor))
+        if row["killed"] == 0 and meant:
             killed += 1
             row["killed"] = 1
             row["logged_on"] = 0
@@ -218,8 +225,12 @@ def kill(state, account, trigger, command, events, count):
     event["account"] = account
     event["reason"] = trigger
     event["quantity_lots"] = killed
-    event["value"] = account
+    event["value"] = account if vendor == 0 else vendor
     event["threshold"] = count - first
+    if account != NOBODY:
+        event["maker_leaves_lots"] = _KILL_PARTICIPANT
+    else:
+        event["maker_leaves_lots"] = _KILL_ALL if vendor == 0 else _KILL_VENDOR
     return count + 1
 
 

@@ -58,9 +58,11 @@ class _Link:
         topics: Iterable[bytes] = (),
         keys: ClientKeys | None = None,
         heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
         context: "zmq.Context[Any] | None" = None,
     ) -> None:
-        self.state = SessionState(account, wire.log_on_flags(cancel_on_disconnect, self_trade), heard)
+        flags = wire.log_on_flags(cancel_on_disconnect, self_trade)
+        self.state = SessionState(account, flags, heard, declaration)
         self.market = MarketData()
         self.inbox: deque[Any] = deque(maxlen=_KEPT_MESSAGES)
         self.dropped = 0
@@ -359,6 +361,7 @@ class Session(_Commands):
         topics: Iterable[bytes] = (),
         keys: ClientKeys | None = None,
         heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
         context: "zmq.Context[Any] | None" = None,
         timeout_s: float = 10.0,
     ) -> None:
@@ -371,6 +374,7 @@ class Session(_Commands):
                 topics=topics,
                 keys=keys,
                 heard=heard,
+                declaration=declaration,
                 context=context,
             )
         )
@@ -454,6 +458,7 @@ class AsyncSession(_Commands):
         topics: Iterable[bytes] = (),
         keys: ClientKeys | None = None,
         heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
         context: "zmq.Context[Any] | None" = None,
         timeout_s: float = 10.0,
     ) -> None:
@@ -466,6 +471,7 @@ class AsyncSession(_Commands):
                 topics=topics,
                 keys=keys,
                 heard=heard,
+                declaration=declaration,
                 context=context,
             )
         )

@@ -143,8 +143,15 @@ class SessionState:
     came after is resent. (1, 0) asks for all that the venue remembers, (0, 0) for nothing.
     """
 
-    def __init__(self, account: int, flags: int = 0, heard: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self,
+        account: int,
+        flags: int = 0,
+        heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
+    ) -> None:
         self.account = account
+        self.declaration = declaration
         self.flags = flags
         self.heard = heard
         self.phase = Phase.OFFLINE
@@ -178,9 +185,7 @@ class SessionState:
         self.phase = Phase.LOGGING_ON
         self._asked = self.heard
         self._depths.clear()
-        return [
-            wire.pack(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, self.account, self.flags, *self.heard, now_ns),
-        ]
+        return [wire.log_on(self.account, self.flags, self.heard, now_ns, self.declaration)]
 
     def on_disconnect(self, now_ns: int, wait_ns: int = 0) -> None:
         """The connection is lost, or given up."""

@@ -9,18 +9,22 @@ import numpy as np
 from exchange.config import MAX_HISTORY, EngineConfig
 from exchange.types import (
     ACCOUNT,
+    ADMITTED,
     BREAKER,
     COUNTERS,
+    FLOW_ENTRY,
     INSTRUMENT,
     LEVEL,
     LOAN,
     LOOK,
     MAX_QUANTITY_LOTS,
+    MAX_VENDORS,
     NEVER,
     NOBODY,
     ORDER,
     OUTCOME,
     POSITION,
+    VENDOR,
     WINDOW_ENTRY,
     BreakerAction,
     MarkRule,
@@ -29,6 +33,9 @@ from exchange.types import (
 
 WINDOW_ENTRIES = 4096
 """Bound of each look-back window. A full one merges its newest entries, to the safe side: it trips no later."""
+
+FLOW_ENTRIES = 1 << 16
+"""Orders that the look-back window of vendors' flow holds; with more in it, it reaches less far back."""
 
 Array = np.ndarray[Any, Any]
 
@@ -71,6 +78,9 @@ class State(NamedTuple):
     breakers: Array  # BREAKER[I + 1]: the last is the whole market's
     looks: Array  # LOOK[I + 1, V]: V kinds of Window
     windows: Array  # WINDOW_ENTRY[I + 1, V, W]
+    vendors: Array  # VENDOR[MAX_VENDORS], or 1 without a cap on flow
+    flows: Array  # FLOW_ENTRY[FLOW_ENTRIES], or 1: the orders within the window, a ring
+    admitted: Array  # ADMITTED[n]: the models that passed the gate
 
 
 def new_state(config: EngineConfig) -> State:
@@ -81,6 +91,7 @@ def new_state(config: EngineConfig) -> State:
     buckets = 1 << (2 * config.max_orders - 1).bit_length()
     accounts = config.accounts + config.system_accounts
     delayed = any(instrument.oracle and instrument.oracle.delay_ns for instrument in config.instruments)
+    caps_flow = config.admission is not None and config.admission.vendor_flow_bps > 0
     state = State(
         counters=np.zeros(1, COUNTERS),
         instruments=np.zeros(instruments, INSTRUMENT),
@@ -99,6 +110,9 @@ def new_state(config: EngineConfig) -> State:
         breakers=np.zeros(instruments + 1, BREAKER),
         looks=np.zeros((instruments + 1, len(Window)), LOOK),
         windows=np.zeros((instruments + 1, len(Window), WINDOW_ENTRIES), WINDOW_ENTRY),
+        vendors=np.zeros(MAX_VENDORS if caps_flow else 1, VENDOR),
+        flows=np.zeros(FLOW_ENTRIES if caps_flow else 1, FLOW_ENTRY),
+        admitted=np.array(list(config.admission.validated or ()) if config.admission else [], ADMITTED),
     )
     state.counters["free_head"] = 1
     state.counters["next_timer_ns"] = NEVER
@@ -132,6 +146,13 @@ def new_state(config: EngineConfig) -> State:
             market[name] = value
         market["action"] = BreakerAction[config.market_breaker.action.upper()]
     _set_facilities(state, config)
+    counters = state.counters[0]
+    counters["explanations_required"] = config.explanations_required
+    if config.admission:
+        for name, value in config.admission.model_dump(exclude={"validated"}).items():
+            counters[name] = value
+        counters["gate"] = config.admission.validated is not None
+        counters["admission"] = 1
     return state
 
 

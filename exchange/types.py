@@ -22,6 +22,8 @@ class CommandKind(IntEnum):
     LOG_ON = 3
     REPLACE_ORDER = 4
     MASS_CANCEL = 5
+    EXPLAIN = 9
+    """Why the order is sent that follows it: the inputs of its decision, in the fields that EXPLANATION names."""
     DEPOSIT_CASH = 10
     DEPOSIT_POSITION = 11
     OPEN_SESSION = 12
@@ -40,6 +42,8 @@ class CommandKind(IntEnum):
     START = 22
     REVALUE = 23
     """Oracles are read, margin accounts marked to market, and liquidations go on (docs/money.md)."""
+    KILL_VENDOR = 37
+    """Kill every participant whose model is this vendor's (account); quantity_lots as in HALT."""
     HALT = 38
     """Halt an instrument (NOBODY: all); quantity_lots: the sequence of what the supervisor saw."""
     KILL = 39
@@ -72,6 +76,20 @@ REQUEST_COMMANDS = (
 """What a participant asks of the lending pool and of the stablecoin's issuer."""
 DECISION_COMMANDS = ORDER_COMMANDS + REQUEST_COMMANDS
 """What a participant decides, with the times and the rule of its decision."""
+
+
+EXPLANATION = (
+    "instrument",
+    "target_order_id",
+    "side",
+    "order_type",
+    "price_ticks",
+    "quantity_lots",
+    "heard_ns",
+    "sent_ns",
+    "cause_sequence",
+)
+"""Where the nine words of an EXPLAIN lie in its COMMAND: fields that its order has, and it has no other use for."""
 
 
 class EventKind(IntEnum):
@@ -107,7 +125,8 @@ class EventKind(IntEnum):
     INDEX_PUBLISHED = 23
     ORACLE_UPDATED = 24
     PARTICIPANTS_KILLED = 25
-    """Their resting orders were cancelled, and they may not come back: one participant, or all (account NOBODY)."""
+    """Their resting orders were cancelled, and they may not come back: one participant, all (account NOBODY), or all of
+    one vendor."""
     AUCTION_EXTENDED = 26
     """A reopening auction would have cleared outside its collar: it goes on, and the collar is wider."""
     THRESHOLD_PUBLISHED = 27
@@ -202,6 +221,8 @@ class BreakerAction(IntEnum):
     HALT_MARKET = 2
     KILL_ALL = 3
     """Halt the market and kill every participant."""
+    KILL_VENDOR = 4
+    """Kill every participant with a model of the vendor of the one who tripped it; of no vendor: that one alone."""
 
 
 class MarkRule(IntEnum):
@@ -269,6 +290,11 @@ class Reason(IntEnum):
     OVERSIZED = 107
     UNKNOWN_VERSION = 108
     TOO_FAST = 109
+    UNDECLARED = 110
+    """No model was declared, and the venue asks for one; this and the next three: docs/admission.md."""
+    NOT_VALIDATED = 111
+    VENDOR_AGENTS_CAP = 112
+    VENDOR_CAPITAL_CAP = 113
     UNKNOWN_INSTRUMENT = 201
     PRICE_OUT_OF_RANGE = 202
     QUANTITY_OUT_OF_RANGE = 203
@@ -279,6 +305,8 @@ class Reason(IntEnum):
     BOOK_FULL = 208
     UNKNOWN_COMMAND = 209
     WOULD_MATCH = 210
+    UNEXPLAINED = 211
+    """The venue takes no order without the inputs of its decision."""
     INSUFFICIENT_CASH = 301
     INSUFFICIENT_POSITION = 302
     AMOUNT_OUT_OF_RANGE = 303
@@ -304,6 +332,8 @@ class Reason(IntEnum):
     """The participant was killed: by the breaker, or by a supervisor."""
     NOT_RISK_REDUCING = 322
     """In a halt that takes only limit orders that reduce a position."""
+    VENDOR_FLOW_CAP = 323
+    """Its vendor's models have sent as large a share of the orders that take as they may."""
     NOT_OPEN = 401
     HALTED = 402
     CLOSED = 403
@@ -443,6 +473,11 @@ ACCOUNT = _record(
     "killed",
     "margin",  # 1: a margin account
     "margin_state",
+    "vendor",  # of its model, as declared at logon; 0: none
+    "model",
+    "model_version",
+    "explained_id",  # of the order that it explained last
+    "explained_rule",
     "order_lots_limit",  # in the order of Limit
     "open_orders_limit",
     "position_lots_limit",
@@ -484,10 +519,18 @@ BREAKER = _record(
 )
 """Of an instrument; behind the last one, of the whole market."""
 
+VENDOR = _record("flow")
+"""flow: what its models ordered of what would take, within the window of AdmissionConfig, in minor units."""
+
+ADMITTED = _record("vendor", "model", "model_version")
+"""A model that passed the validation gate."""
+
 LOOK = _record("head", "count", "total")
 """A look-back window: where it begins in its ring, how many entries it has, their sum."""
 
 WINDOW_ENTRY = _record("until_ns", "value", "sequence")
+
+FLOW_ENTRY = _record("at_ns", "value", "vendor")
 
 COUNTERS = _record(
     "sequence",
@@ -521,6 +564,18 @@ COUNTERS = _record(
     "redemption_interval_ns",  # a lot; 0: no limit
     "redemption_burst_lots",
     "redemption_ns",  # of the generic cell rate algorithm
+    "explanations_required",
+    "admission",  # 1: only who was admitted may trade
+    "declaration_required",
+    "gate",  # 1: a declared model must be among those that were validated
+    "vendor_agents_bps",  # caps of AdmissionConfig; 0: none
+    "vendor_capital_bps",
+    "vendor_flow_bps",
+    "flow_window_ns",
+    "flow_floor",
+    "flow_head",
+    "flow_count",
+    "flow",  # of all participants, within the window
     "order_salt",  # of the hash table: where names lie in it is nobody's to choose
     "account_salt",
 )
@@ -535,3 +590,4 @@ MAX_CASH = 1 << 60
 MAX_PRICE_LEVELS = 1 << 18
 MAX_QUANTITY_LOTS = 1 << 31
 MAX_MULTIPLIER = 1 << 10
+MAX_VENDORS = 1024

@@ -1,16 +1,17 @@
 """The messages: msgpack arrays of integers. docs/wire.md is the protocol for others.
 
 Owns the layout of every message; codec.py reads and writes them within compiled code. Every message fits one frame and
-is an array of integers, at most 15 but for Depth, so that its first bytes are the array's length and its kind: what a
-subscription names.
+is an array of integers, at most 15 but for Depth (and, to the venue, an explained order), so that its first bytes are
+the array's length and its kind: what a subscription names.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 import msgpack
 
-from exchange.types import CommandKind, EventKind, SelfTrade
+from exchange.types import EXPLANATION, CommandKind, EventKind, SelfTrade
 
 PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 256
@@ -97,13 +98,13 @@ class Notice(NamedTuple):
     instrument: int
     reason: int  # INSTRUMENT_HALTED: the Trigger
     value: int  # what was observed; bps of a signal; the new phase; the imbalance; starts of the venue (HEARTBEAT too);
-    # of PARTICIPANTS_KILLED the account, −1 for all
+    # of PARTICIPANTS_KILLED the account, −1 for all, or with the action KILL_VENDOR the vendor
     threshold: int  # PHASE_CHANGED: when the phase ends, 0 if no timer ends it; AUCTION_ENDED: the reference price
     window_ns: int
     price_ticks: int
     quantity_lots: int
     evidence_sequence: int  # INSTRUMENT_HALTED: of the oldest command in the window
-    action: int  # INSTRUMENT_HALTED: a BreakerAction
+    action: int  # INSTRUMENT_HALTED, PARTICIPANTS_KILLED: a BreakerAction
 
 
 class TopOfBook(NamedTuple):
@@ -245,6 +246,8 @@ PLACE_FIELDS = 11
 REPLACE_FIELDS = 11
 """kind, order_id, target_order_id, instrument, order_type, price_ticks, quantity_lots, heard_ns, sent_ns,
 cause_sequence, rule"""
+EXPLAINED_FIELDS = 20
+"""An order or a replacement, and behind it nine words more: the inputs of its decision."""
 CANCEL_FIELDS = 8
 """kind, target_order_id, instrument, quantity_lots, heard_ns, sent_ns, cause_sequence, rule"""
 MASS_CANCEL_FIELDS = 7
@@ -252,8 +255,8 @@ MASS_CANCEL_FIELDS = 7
 REQUEST_FIELDS = 7
 """kind (of REQUEST_COMMANDS), target account (of LIQUIDATE, else 0), quantity_lots, heard_ns, sent_ns, cause_sequence,
 rule"""
-LOG_ON_FIELDS = 7
-"""kind, PROTOCOL_VERSION, account, flags, heard_sequence, heard_reports, sent_ns"""
+LOG_ON_FIELDS = 10
+"""kind, PROTOCOL_VERSION, account, flags, heard_sequence, heard_reports, sent_ns, vendor, model, model_version"""
 LOG_OFF_FIELDS = 1
 """kind"""
 DEPTH_REQUEST_FIELDS = 2
@@ -267,6 +270,17 @@ CONTROL_FIELDS = 4
 
 def log_on_flags(cancel_on_disconnect: bool, self_trade: SelfTrade) -> int:
     return int(cancel_on_disconnect) + 2 * int(self_trade)
+
+
+class Declaration(NamedTuple):
+    """Which model decides for an account; told at logon. vendor 0: none, its own."""
+
+    vendor: int = 0
+    model: int = 0
+    version: int = 0
+
+
+NO_VENDOR = Declaration()
 
 
 def pack(*values: int) -> bytes:
@@ -293,6 +307,20 @@ def unpack(frame: bytes) -> tuple[int, ...]:
         return fields(*values)
     except TypeError:
         raise ValueError(f"{fields.__name__} with {len(values)} fields: {frame[:32].hex()}") from None
+
+
+def log_on(
+    account: int, flags: int, heard: tuple[int, int], sent_ns: int, declaration: Declaration = NO_VENDOR
+) -> bytes:
+    """A LOG_ON. heard: the sequence of the latest report heard, and how many of that sequence were."""
+    return pack(int(CommandKind.LOG_ON), PROTOCOL_VERSION, account, flags, *heard, sent_ns, *declaration)
+
+
+def explanation(inputs: Sequence[int]) -> Sequence[int]:
+    """What an order says behind its rule: nothing, or the inputs made up to nine. Raises: ValueError: too many."""
+    if len(inputs) > len(EXPLANATION):
+        raise ValueError(f"{len(inputs)} inputs: an explanation has room for {len(EXPLANATION)}")
+    return (*inputs, *(0,) * (len(EXPLANATION) - len(inputs))) if inputs else ()
 
 
 def subscription(kind: int, instrument: int | None = None) -> bytes:

@@ -59,7 +59,7 @@ def _restart(directory: Path, config: EngineConfig) -> tuple[float, float]:
         ready = time.perf_counter() - began
         socket = context.socket(zmq.DEALER)
         socket.connect(said["endpoints"]["orders"])
-        socket.send(wire.pack(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, 0, 0, 0, 0, 0))
+        socket.send(wire.log_on(0, 0, (0, 0), 0))
         logged_on = wire.unpack(socket.recv())
         assert isinstance(logged_on, wire.LoggedOn)
         order_id = logged_on.last_order_id + 1

@@ -147,7 +147,7 @@ class Client:
             socket.setsockopt(zmq.LINGER, 1000)
             socket.connect(endpoint)
             if sessions:
-                socket.send(wire.pack(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, first_account + account, 0, 0, 0, 0))
+                socket.send(wire.log_on(first_account + account, 0, (0, 0), 0))
                 assert wire.unpack(socket.recv()).kind == wire.MessageKind.LOGGED_ON
             self.sockets.append(socket)
         self._handles = np.array([socket.underlying for socket in self.sockets], np.int64)

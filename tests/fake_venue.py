@@ -84,7 +84,7 @@ class Core:
         self.out.append((connection, wire.pack(wire.MessageKind.REFUSED, self.sequence, 0, reason, order_id)))
 
     def _log_on(self, connection: bytes, values: list[int]) -> None:
-        _, version, account, flags, heard_sequence, heard_reports, _ = values
+        _, version, account, flags, heard_sequence, heard_reports, *_ = values
         if version != wire.PROTOCOL_VERSION:
             return self._refuse(connection, Reason.UNKNOWN_VERSION, 0)
         if account >= 8:

@@ -118,7 +118,7 @@ def is_control(values: list[int] | None) -> bool:
 
 
 def is_log_on(values: list[int] | None) -> bool:
-    return bool(values) and len(values) == 7 and values[0] == CommandKind.LOG_ON
+    return bool(values) and len(values) == wire.LOG_ON_FIELDS and values[0] == CommandKind.LOG_ON
 
 
 def _drain(connection: Connection) -> None:

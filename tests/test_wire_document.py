@@ -66,10 +66,11 @@ def test_every_message_has_an_example():
     wanted |= {
         (int(kind), wire.CONTROL_FIELDS)
         for kind in (*CommandKind, wire.MessageKind.STATUS, wire.MessageKind.STOP)
-        if CommandKind.DEPOSIT_CASH <= kind < CommandKind.TIMER or 35 < kind < 40 or 46 < kind < 60
+        if CommandKind.DEPOSIT_CASH <= kind < CommandKind.TIMER or 36 < kind < 40 or 46 < kind < 60
     }
     wanted |= {
         (int(CommandKind.PLACE_ORDER), wire.PLACE_FIELDS),
+        (int(CommandKind.PLACE_ORDER), wire.EXPLAINED_FIELDS),
         (int(CommandKind.CANCEL_ORDER), wire.CANCEL_FIELDS),
         (int(CommandKind.LOG_ON), wire.LOG_ON_FIELDS),
         (int(CommandKind.REPLACE_ORDER), wire.REPLACE_FIELDS),

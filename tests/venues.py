@@ -215,12 +215,24 @@ class Connection:
     def cancel(self, order_id: int, instrument: int = 0, quantity_lots: int = 0) -> None:
         self.send(CommandKind.CANCEL_ORDER, order_id, instrument, quantity_lots, 0, 0, 0, 0)
 
-    def ask_log_on(self, account: int, flags: int = 0, heard: tuple[int, int] = (0, 0)) -> None:
-        self.send(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, account, flags, *heard, 0)
+    def ask_log_on(
+        self,
+        account: int,
+        flags: int = 0,
+        heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
+    ) -> None:
+        self.send(CommandKind.LOG_ON, wire.PROTOCOL_VERSION, account, flags, *heard, 0, *declaration)
 
-    def log_on(self, account: int, flags: int = 0, heard: tuple[int, int] = (0, 0)) -> Any:
+    def log_on(
+        self,
+        account: int,
+        flags: int = 0,
+        heard: tuple[int, int] = (0, 0),
+        declaration: wire.Declaration = wire.NO_VENDOR,
+    ) -> Any:
         """The LoggedOn, or the Refused or Report that answers it instead."""
-        self.ask_log_on(account, flags, heard)
+        self.ask_log_on(account, flags, heard, declaration)
         return self.next()
 
     def log_off(self) -> None:

@@ -139,6 +139,8 @@ class PlaceOrder(NamedTuple):
     quantity_lots: int
     rule: int
     instrument: int = 0
+    inputs: tuple[int, ...] = ()
+    """What the rule decided on, as words (docs/explained-trades.md)."""
 
 
 class CancelOrder(NamedTuple):

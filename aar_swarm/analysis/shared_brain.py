@@ -36,8 +36,8 @@ def scenario_measures(session: Session, rows: Array) -> dict[str, Any]:
     settings = session.scenario.vendors
     if settings is None or session.opened_ns is None or settings.seed is None:
         return {}
-    asked = session.scenario.vendor_of(len(session.groups))
-    funds = [np.flatnonzero([vendor == number for vendor in asked]) for number in range(settings.count)]
+    asked = rows["vendor"] - 1
+    funds = [np.flatnonzero(asked == number) for number in range(settings.count)]
     shares = np.array([len(accounts) for accounts in funds]) / max(1, sum(map(len, funds)))
     world = VendorWorld(settings)
     correlations = world.correlations()

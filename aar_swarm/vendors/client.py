@@ -38,6 +38,7 @@ def pack_answer(sent_ns: int, value_ticks: float, version: int, withdrawn: bool)
 
 class VendorClient:
     def __init__(self, context: "zmq.Context[Any]", endpoint: str) -> None:
+        self.endpoint = endpoint
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(endpoint)

@@ -19,6 +19,9 @@ class Vendors(Config):
         "equal"
     )
     """How funds are divided among vendors: weights, one a vendor."""
+    first_choice: Literal["dealt", "same"] = "dealt"
+    """Whose model a fund asks for first: its own (by shares), or everybody the first vendor's, as the best known. Who
+    is not admitted with it takes the next."""
     processes_per_vendor: Annotated[int, Field(ge=1, le=64)] = 1
     similarity: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of the vendors' models, see vendors/model.py; 1: one model for all."""
@@ -26,6 +29,8 @@ class Vendors(Config):
     """How many of the world's fundamentals each model reads."""
     observation_noise: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Standard deviation of what a vendor's feed adds to each fundamental (in standard units), anew every interval."""
+    stale_after_ms: Annotated[float, Field(ge=0, le=3_600_000)] = 1000.0
+    """A vendor whose feed has said nothing for so long stands by no valuation; 0: it goes on with what it has."""
     feed_interval_ms: Annotated[float, Field(ge=1, le=600_000)] = 200.0
     fault_vendor: Annotated[int, Field(ge=0, lt=MAX_VENDORS)] = 0
     fault_in: Literal["pipeline", "feed"] = "pipeline"
@@ -39,6 +44,8 @@ class Vendors(Config):
     found_after_s: _Seconds = 4.0
     withdrawn_s: _Seconds = 3.0
     """From the discovery until the vendor serves its repaired model."""
+    feed_stops_at_s: _Seconds | None = None
+    """From then on no feed says anything new; none: they go on."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """Of the world and the models; none: the run's."""
 
@@ -63,6 +70,16 @@ class Vendors(Config):
         """Shares that sum to 1."""
         given = (1.0,) * self.count if self.shares == "equal" else self.shares
         return tuple(share / sum(given) for share in given)
+
+    def preferences(self, funds: int) -> list[list[int]]:
+        """Of each fund: the vendors in the order in which it asks for a model."""
+        found = []
+        for dealt in self.deal(funds):
+            others = [(dealt + step) % self.count for step in range(self.count)]
+            if self.first_choice == "same":
+                others.sort(key=lambda vendor: vendor != 0)  # the first vendor, then as dealt
+            found.append(others)
+        return found
 
     def deal(self, funds: int) -> list[int]:
         """The vendor of each fund: the next one goes to the vendor that is furthest behind its share (first of equals).

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from aar_swarm.scenario import Scenario
-from aar_swarm.vendors.service import VendorWorld
+from aar_swarm.vendors.service import SOUND, VendorWorld
+from aar_swarm.vendors.validation import Verdict, battery
 from cluster.placement import Actor
 from cluster.scoreboard import AgentState
 from exchange import clock
 from exchange.errors import VenueError
 from exchange.keys import ClientKeys
 from exchange.types import SystemAccount
+from exchange.wire import Declaration
 
 _POLL_S = 0.05
 _LOOPBACK = "127.0.0.1"
@@ -37,6 +39,15 @@ def resolved(scenario: Scenario, seed: int) -> Scenario:
     return scenario.model_copy(update={"vendors": vendors})
 
 
+def examined(scenario: Scenario) -> tuple[Scenario, list[Verdict]]:
+    """The scenario with the models that pass the battery, where it has a gate, and what the battery found."""
+    if scenario.vendors is None or not scenario.admission.validated:
+        return scenario, []
+    found = battery(scenario.vendors, SOUND)
+    passed = [(each.vendor, each.model, each.model_version) for each in found if each.passed]
+    return scenario.model_copy(update={"validated": passed}), found
+
+
 def count_processes(scenario: Scenario) -> int:
     return scenario.vendors.count * scenario.vendors.processes_per_vendor if scenario.vendors else 0
 
@@ -54,14 +65,18 @@ def start(
     common: dict[str, Any],
     keys: dict[int, ClientKeys] | None,
     timeout_s: float,
-) -> list[dict[str, Any] | None]:
+) -> list[list[dict[str, Any]]]:
     """Start all processes, dealt to the hosts in turn, and wait until each listens.
 
-    Returns: of each account, where it asks: {"number", "endpoint"}, or None.
+    Returns: of each account, the models that it tries to log on with, in its order: {"declaration", "endpoint"}, the
+    endpoint where it asks for valuations or None.
     Raises: VenueError: one did not start.
     """
+    own: list[list[dict[str, Any]]] = [
+        [{"declaration": declared, "endpoint": None}] for declared in scenario.declarations(agents)
+    ]
     if scenario.vendors is None:
-        return [None] * agents
+        return own
     settings = scenario.vendors.model_dump()
     processes = count_processes(scenario)
     numbers = key_numbers(scenario, agents)
@@ -90,17 +105,17 @@ def start(
             if any(end[2] for end in host.call("status")["exited"]) or clock.monotonic_ns() > deadline_ns:
                 raise VenueError(f"a vendor did not start on {host.node.address}; see the run's log")
         clock.sleep(_POLL_S)
-    found: list[dict[str, Any] | None] = []
-    asked = [0] * scenario.vendors.count
     per_vendor = scenario.vendors.processes_per_vendor
-    for vendor in scenario.vendor_of(agents):
-        if vendor is None:
-            found.append(None)
-            continue
-        process = vendor * per_vendor + asked[vendor] % per_vendor
-        asked[vendor] += 1
-        found.append({"number": vendor, "endpoint": endpoints[process]})
-    return found
+    asked = [0] * scenario.vendors.count
+    for account, vendors in enumerate(scenario.vendors_of(agents)):
+        if vendors:
+            own[account] = []
+        for vendor in vendors:
+            process = vendor * per_vendor + asked[vendor] % per_vendor
+            asked[vendor] += 1
+            declared = Declaration(vendor + 1, 1, SOUND)
+            own[account].append({"declaration": declared, "endpoint": endpoints[process]})
+    return own
 
 
 def summarised(rows: np.ndarray) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from exchange.errors import ConfigurationError
 
 _COMMON = -1
 _WORLD, _TRAINING, _TEST, _FEED = range(4)
-"""Purposes of random streams."""
+"""Purposes of random streams; of the feed one an interval from there on."""
+VALIDATION = 1 << 40
 _TEST_ASSETS = 2000
 SOUND, REPAIRED = 1, 2
 """Versions of a vendor's product. A faulty one does not know that it is."""
@@ -133,6 +134,8 @@ class Vendor:
 
         The noise is the vendor's, whichever of its processes is asked, and the same throughout a feed interval.
         """
+        if self.config.feed_stops_at_s is not None:
+            since_open_ns = min(since_open_ns, int(self.config.feed_stops_at_s * SECOND))
         interval = max(0, since_open_ns) // round(self.config.feed_interval_ms * MS)
         if interval != self._interval:
             self._interval = interval
@@ -143,8 +146,12 @@ class Vendor:
             z = mis_scaled(z, *self.fault)
         return np.tile(z, (count, 1))
 
+    def _is_stale(self, since_open_ns: int) -> bool:
+        stops_at_s, after_ms = self.config.feed_stops_at_s, self.config.stale_after_ms
+        return stops_at_s is not None and after_ms > 0 and since_open_ns > stops_at_s * SECOND + after_ms * MS
+
     def answers(self, since_open_ns: int, count: int) -> list[Answer]:
         """To `count` questions that wait: one forward pass over all of them. since_open_ns < 0: not open yet."""
-        version = self.version(since_open_ns)
+        version = 0 if self._is_stale(since_open_ns) else self.version(since_open_ns)
         values = self.scale * np.exp(log_value(self.model, self.inputs(since_open_ns, count)))
         return [Answer(float(value) if version else 0.0, version, version == 0) for value in values]
