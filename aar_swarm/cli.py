@@ -61,6 +61,7 @@ class Control(StrEnum):
     INDEX = "index"
     HALT = "halt"
     KILL = "kill"
+    KILL_VENDOR = "kill-vendor"
     STATUS = "status"
     STOP = "stop"
 
@@ -337,6 +338,7 @@ def control(
             "of halt and kill the sequence of what you saw."
         ),
     ] = None,
+    vendor: Annotated[int | None, typer.Option(help="Whose models: of kill-vendor.")] = None,
     limit: Annotated[str, typer.Option(help="Which limit: order_lots, open_orders, position_lots, …")] = "",
     operator: Annotated[
         str | None, typer.Option(help="Whose key to use, if the venue has keys. [default: the only one]")
@@ -364,6 +366,7 @@ def control(
         Control.INDEX: CommandKind.PUBLISH_INDEX,
         Control.HALT: CommandKind.HALT,
         Control.KILL: CommandKind.KILL,
+        Control.KILL_VENDOR: CommandKind.KILL_VENDOR,
         Control.STATUS: MessageKind.STATUS,
         Control.STOP: MessageKind.STOP,
     }
@@ -381,6 +384,7 @@ def control(
     )
     for option, value, needed in (
         ("--account", account, (*of_account, Control.KILL)),
+        ("--vendor", vendor, (Control.KILL_VENDOR,)),
         ("--amount", amount, (*of_account, Control.SIGNAL, Control.INDEX)),
     ):
         if what in needed and value is None:
@@ -397,7 +401,8 @@ def control(
     try:
         client = Operator(context, venue.control_address, timeout_ms=5000, keys=keys)
         try:
-            done = client.request(kinds[what], account or 0, instrument, amount or 0)
+            whom = vendor if what is Control.KILL_VENDOR else account
+            done = client.request(kinds[what], whom or 0, instrument, amount or 0)
         except VenueError as error:
             raise ConfigurationError(f"{error}; is it running, and is this its configuration?") from None
         finally:

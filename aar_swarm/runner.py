@@ -411,6 +411,9 @@ class _Run:
                 raise RunFailed(f"only {ready} of {self.agents} agents logged on within {_READY_TIMEOUT_S:.0f} s")
             self._check_nobody_died()
             clock.sleep(_POLL_S)
+        for host in self.hosts:
+            rows = host.call("rows")
+            host.call("name_vendors", dict(zip(rows["agent_id"].tolist(), rows["vendor"].tolist(), strict=True)))
 
     def _start_vendors(self, common: dict[str, Any]) -> None:
         """Those whom agents ask, before the agents."""

@@ -147,6 +147,11 @@ class AgentHost:
         self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys)
         return self._kill_switch.scheduling
 
+    def name_vendors(self, vendors: Mapping[int, int]) -> None:
+        """Tell the kill switch whose model each agent logged on with. Errors: KillSwitchGone."""
+        if self._kill_switch is not None:
+            self._kill_switch.name_vendors(vendors)
+
     def kills(self) -> list[Kill]:
         """What the kill switch has done so far. Errors: KillSwitchGone."""
         return [] if self._kill_switch is None else self._kill_switch.kills()

@@ -27,7 +27,7 @@ from cluster.zygote import FIFO_PRIORITY, die_with_parent
 from exchange import wire
 from exchange.clock import SECOND, monotonic_ns
 from exchange.keys import ClientKeys
-from exchange.types import NOBODY, EventKind
+from exchange.types import NOBODY, BreakerAction, EventKind
 
 CONFIRM_S = 30.0
 """Longest wait for the deaths of one kill; whoever is not dead then is named."""
@@ -80,6 +80,10 @@ class KillSwitch:
         """Watch these too. Raises: KillSwitchGone."""
         self._take(self._ask({"agents": list(agents.items())}))
 
+    def name_vendors(self, vendors: Mapping[int, int]) -> None:
+        """Tell whose model each agent logged on with (agent → vendor), for a kill by vendor. Raises: KillSwitchGone."""
+        self._take(self._ask({"vendors": list(vendors.items())}))
+
     def kills(self) -> list[Kill]:
         """What it has done so far. A kill is told once its deaths are confirmed. Raises: KillSwitchGone."""
         if not self._closed:
@@ -122,6 +126,7 @@ class _Switch:
         self._parent: int = setup["parent"]
         self._descriptors: dict[int, int] = {}  # agent → pidfd
         self._kills: list[Kill] = []  # not asked for yet
+        self._vendors: dict[int, int] = {}
         self._add(setup["agents"])
         self._context: zmq.Context[Any] = zmq.Context()
         self._notices = self._context.socket(zmq.SUB)
@@ -174,12 +179,17 @@ class _Switch:
                     os._exit(0)
                 *lines, asked = (asked + part).split(b"\n")
                 for line in lines:
-                    self._add(json.loads(line).get("agents", []))
+                    told = json.loads(line)
+                    self._add(told.get("agents", []))
+                    self._vendors |= dict(told.get("vendors", []))
                     kills, self._kills = self._kills, []
                     self._say({"kills": kills})
 
     def _kill(self, notice: wire.Notice, heard_ns: int) -> None:
-        chosen = list(self._descriptors) if notice.value == NOBODY else [notice.value]
+        if notice.action == BreakerAction.KILL_VENDOR:
+            chosen = [agent for agent in self._descriptors if self._vendors.get(agent) == notice.value]
+        else:
+            chosen = list(self._descriptors) if notice.value == NOBODY else [notice.value]
         waiting: dict[int, int] = {}  # pidfd → agent
         watch = select.epoll()
         for agent in chosen:

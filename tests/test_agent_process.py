@@ -90,8 +90,11 @@ def agent(venue):
         "seed": 1,
         "lease_ns": 10**10,
         "market": MARKET._asdict(),
+        "models": [{"declaration": (2, 1, 1), "endpoint": None}, {"declaration": (3, 1, 1), "endpoint": None}],
+        "explains": True,
     }
     found = AgentProcess(3, spec, np.zeros(1, ROW_FIELDS)[0])
+    found.admitted = True
     yield found
     found.venue.close()
     found.context.destroy(linger=0)
@@ -131,6 +134,20 @@ def test_orders_cancels_and_requests_go_out_with_their_instrument_cause_and_rule
     assert liquidate == (CommandKind.LIQUIDATE, 9, 4, 1000, sent_ns[4], 17, Rule.LIQUIDATE)
     assert len(liquidate) == wire.REQUEST_FIELDS and sent_ns == sorted(sent_ns)
     assert agent.row["orders_sent"] == 5 and agent.row["decided_ns"] == sent_ns[0]
+
+
+def test_who_is_not_admitted_with_one_model_tries_the_next_and_at_last_stays_out(venue, agent):
+    agent.admitted = False
+    refused = wire.Refused(int(MessageKind.REFUSED), 5, 0, int(Reason.VENDOR_AGENTS_CAP), 0)
+    agent._take(refused, 100)
+    first, second = venue.heard(2)
+    assert (first[0], first[2], first[-3:]) == (CommandKind.LOG_ON, 3, (2, 1, 1))
+    assert (second[0], second[2], second[-3:]) == (CommandKind.LOG_ON, 3, (3, 1, 1))
+    assert agent.row["vendor"] == 3 and not agent.row["ready_ns"]
+    agent._take(refused, 200)
+    assert (agent.row["refused"], agent.row["vendor"], agent.row["ready_ns"]) == (Reason.VENDOR_AGENTS_CAP, 0, 200)
+    agent._take(told(SIGNAL), 300)  # it hears, and does nothing
+    assert agent.strategy.heard and agent.row["orders_sent"] == 0
 
 
 def test_a_strategy_hears_of_its_requests_of_loans_oracles_and_phases(agent):

@@ -15,7 +15,7 @@ import zmq
 from cluster.host import AgentHost
 from cluster.kill_switch import KillSwitchGone
 from exchange import wire
-from exchange.types import NOBODY, CommandKind, EventKind, Reason, Side, Trigger
+from exchange.types import NOBODY, BreakerAction, CommandKind, EventKind, Reason, Side, Trigger
 from tests.dummy_agent import FIELDS
 from tests.processes import is_alive, wait_until
 from tests.runs import aar, small, summary_of
@@ -54,8 +54,8 @@ class Notices:
             assert self.socket.poll(10_000) and self.socket.recv()[0] == 1
         self.socket.send(wire.pack(wire.MessageKind.HEARTBEAT, 1, 0, NOBODY, 0, 1, 0, 0, 0, 0, 0, 0))
 
-    def kill(self, account: int, sequence: int = 7) -> None:
-        self.socket.send(wire.pack(EventKind.PARTICIPANTS_KILLED, sequence, 0, -1, 4, account, 0, 0, 0, 1, 0, 0))
+    def kill(self, account: int, sequence: int = 7, action: int = 0) -> None:
+        self.socket.send(wire.pack(EventKind.PARTICIPANTS_KILLED, sequence, 0, -1, 4, account, 0, 0, 0, 1, 0, action))
 
     def close(self) -> None:
         self.context.destroy(linger=0)
@@ -97,6 +97,15 @@ def test_one_is_killed_and_the_others_live_until_their_turn(host: AgentHost, not
     wait_until(lambda: len(host.kills()) == 4, "all kills are told")
     assert [sorted(agent for agent, _ in kill["deaths"]) for kill in host.kills()] == [[3], [], [], [0, 1, 2, 5, 6, 7]]
     assert [agent for agent, pid in pids.items() if is_alive(pid)] == [8, 9]  # vendors, say: not participants
+
+
+def test_those_of_one_vendor_are_killed(host: AgentHost, notices: Notices) -> None:
+    pids = armed(host, notices, list(range(8)))
+    host.name_vendors({agent: agent % 3 for agent in range(8)})
+    notices.kill(2, action=BreakerAction.KILL_VENDOR)
+    wait_until(lambda: len(host.kills()) == 1, "the kill is told")
+    assert sorted(agent for agent, _ in host.kills()[0]["deaths"]) == [2, 5]
+    assert [agent for agent, pid in pids.items() if not is_alive(pid)] == [2, 5]
 
 
 def test_a_switch_is_armed_once(host: AgentHost, notices: Notices) -> None:

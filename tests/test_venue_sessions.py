@@ -88,7 +88,7 @@ def test_orders_are_cancelled_with_the_connection_if_that_was_chosen(venue, how,
         if how == "killed":
             code = (
                 "import sys, zmq, exchange.wire as w; s = zmq.Context().socket(zmq.DEALER); s.connect(sys.argv[1]);"
-                "s.send(w.pack(3, w.PROTOCOL_VERSION, 0, int(sys.argv[2]), 0, 0, 0)); s.recv();"
+                "s.send(w.log_on(0, int(sys.argv[2]), (0, 0), 0)); s.recv();"
                 "[s.send(w.pack(1, i, i - 1, 0, 0, 10, 5, 0, 0, 0, 0)) for i in (1, 2)]; s.recv(); s.recv();"
                 "print(1, flush=True); sys.stdin.read()"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from aar_swarm.analysis.admission import admission
 from aar_swarm.analysis.exit import early_price, exit_costs, stampede
 from aar_swarm.analysis.ledger import NotConserved, check_conservation
 from aar_swarm.analysis.losses import loss_table, loss_totals
@@ -54,6 +55,7 @@ def measure(
         **loss_totals(losses),
         **exit_costs(session, rows),
         **early_price(session, rows),
+        **admission(session, rows),
     }
     return summary, losses
 
