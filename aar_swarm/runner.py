@@ -254,6 +254,9 @@ class _Run:
                 finally:
                     _ignore_interrupts()  # a second Ctrl-C must not interrupt the tidying up after the first
                     self._tear_down()
+        except placement.RayDidNotStart as error:
+            shutil.rmtree(self.directory)
+            raise RunFailed(f"{error}; is the machine busy with something else?") from None
         except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
             raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
         except ConfigurationError:

@@ -33,6 +33,10 @@ class ActorDied(RuntimeError):
     """A venue or host actor ended while the run needed it."""
 
 
+class RayDidNotStart(RuntimeError):
+    """As when the machine is too busy for it."""
+
+
 @dataclass(frozen=True)
 class Node:
     node_id: str
@@ -74,6 +78,9 @@ def ray_session(address: str | None, temporary: str) -> Iterator[list[Node]]:
         except (ConnectionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigurationError(f"--address {address}: {reason}; is a Ray cluster running there?") from None
+        except Exception as error:  # noqa: BLE001 - Ray raises a plain Exception when it does not come up in time
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RayDidNotStart(f"Ray did not start: {reason}") from None
         try:
             yield [
                 Node(
