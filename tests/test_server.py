@@ -125,10 +125,15 @@ def test_rubbish_is_refused_with_its_reason_counted_and_changes_nothing(venue):
         (msgpack.packb([int(CommandKind.LOG_OFF)]), Reason.MALFORMED, 0),
         (b"x" * 257, Reason.OVERSIZED, 0),
         (b"x" * 4096, Reason.OVERSIZED, 0),
-        (msgpack.packb([3, 99, 0, 0, 0, 0, 0]), Reason.UNKNOWN_VERSION, 0),
-        (msgpack.packb([3, 3, 8, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
-        (msgpack.packb([3, 3, -1, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
-        (msgpack.packb([3, 3, 0, 6, 0, 0, 0]), Reason.MALFORMED, 0),
+        (msgpack.packb([3, 99, 0, 0, 0, 0, 0, 0, 0, 0]), Reason.UNKNOWN_VERSION, 0),
+        (msgpack.packb([3, 3, 8, 0, 0, 0, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
+        (msgpack.packb([3, 3, -1, 0, 0, 0, 0, 0, 0, 0]), Reason.UNKNOWN_ACCOUNT, 0),
+        (msgpack.packb([3, 3, 0, 6, 0, 0, 0, 0, 0, 0]), Reason.MALFORMED, 0),
+        (msgpack.packb([3, 3, 0, 0, 0, 0, 0]), Reason.UNKNOWN_VERSION, 0),  # of protocol 2's length
+        (msgpack.packb([*order, *range(8)]), Reason.MALFORMED, 5),  # eight of the nine words of a decision
+        (b"\xdc\x00\xff" + b"\x01" * 255, Reason.OVERSIZED, 0),
+        (b"\xdc\x00\xfd" + b"\x01" * 250, Reason.MALFORMED, 0),
+        (b"\xdc\x01\x14" + b"\x01" * 20, Reason.MALFORMED, 0),
         (msgpack.packb([7, 2]), Reason.UNKNOWN_INSTRUMENT, 0),
         (msgpack.packb([8, -1, 1]), Reason.UNKNOWN_INSTRUMENT, 0),
     ]
