@@ -333,7 +333,8 @@ class Day:
         return operator_command(CommandKind.TIMER, NOBODY, instrument)
 
     def _command(self) -> Command:
-        if self._chance(self.mix.supervisor):
+        is_late = self.oracle.sequence >= self.near_end
+        if self._chance(self.mix.supervisor * (6 if is_late else 1)):
             return self._supervisor()
         if self._chance(self.mix.operator):
             return self._operator()
@@ -365,7 +366,7 @@ class Day:
         killed = [number for number, each in enumerate(self.oracle.accounts) if each.killed]
         if killed and self._chance(0.3):
             account = self._one_of(killed)
-        elif self.oracle.sequence >= self.near_end and self._chance(0.5):
+        elif self.oracle.sequence >= self.near_end and self._chance(0.3):
             account = NOBODY
         elif self._chance(0.3):
             account = self._any_account()
@@ -373,15 +374,15 @@ class Day:
 
     def _vendor_to_kill(self) -> int:
         """One that nobody has a model of, one whose models were killed, or, near the end and seldom before, a living."""
-        vendors = {killed: {each.vendor for each in self.oracle.accounts if each.killed == killed} for killed in (0, 1)}
+        declared = [each for each in self.oracle.accounts if each.vendor]
+        living = {each.vendor for each in declared if not each.killed}
+        absent = {each.vendor for each in declared if not each.logged_on}
         draw = float(self.rng.random())
-        living = sorted(vendors[0] - {0})
-        if living and draw < (0.5 if self.oracle.sequence >= self.near_end else 0.08):
-            return self._one_of(living)
-        dead = sorted(vendors[1] - vendors[0])
-        if dead and draw < 0.7:
-            return self._one_of(dead)
-        return self._one_of([0, *(vendor for vendor in VENDORS if vendor not in vendors[0]), 1024, *OUTSIDE])
+        if living and draw < (0.7 if self.oracle.sequence >= self.near_end else 0.08):
+            return self._one_of(sorted(living & absent) or sorted(living))
+        if absent - living and draw < 0.8:
+            return self._one_of(sorted(absent - living))
+        return self._one_of([0, *(vendor for vendor in VENDORS if vendor not in living), 1024, *OUTSIDE])
 
     def _participant(self) -> Command:
         if self._chance(self.mix.exact):
@@ -627,7 +628,10 @@ class Day:
             case 5 | 6:
                 price_ticks = self._price(order.instrument, order.side)
             case 7:
+                best_ticks = self.oracle.instruments[order.instrument].best_ticks(1 - order.side)
                 price_ticks = self._price(order.instrument, 1 - order.side)
+                if best_ticks and self._chance(0.6):
+                    price_ticks = best_ticks
                 lots += self._between(-usual_lots, usual_lots)
             case 8:
                 price_ticks += self._between(-1, 1)
