@@ -127,7 +127,9 @@ class Admission:
         """Of those who are logged on: each was admitted, and there is room for all of them."""
         everybody = self._participants()
         for each in everybody:
-            assert 0 <= each.vendor < VENDORS and 0 <= each.model <= MOST_MODEL and 0 <= each.model_version <= MOST_MODEL
+            assert (
+                0 <= each.vendor < VENDORS and 0 <= each.model <= MOST_MODEL and 0 <= each.model_version <= MOST_MODEL
+            )
         assert len(self.flow) <= MOST_ORDERS
         assert all(0 <= each.value <= MOST_WORTH for each in self.flow)
         if self.settings is None:

@@ -17,9 +17,9 @@ from exchange.types import (
 )
 from tests.comparison import apply_in_batches, session_of
 from tests.oracle import Oracle
-from tests.oracle_admission import MOST_ORDERS, MOST_WORTH
+from tests.oracle_admission import MOST_ORDERS, MOST_WORTH, Entered
 from tests.oracle_records import Command, Event
-from tests.scenario_parts import BUY, IOC, SELL, exchange, market, operator, place
+from tests.scenario_parts import BUY, IOC, exchange, market, operator, place
 
 SEEDS = range(80)
 COMMANDS = 600
@@ -94,7 +94,7 @@ class Reached:
         elif oracle.config.explanations_required:
             self.counts[f"{kind}: explained"] += 1
 
-    def flow(self, oracle: Oracle, command: Command, entered: list) -> None:
+    def flow(self, oracle: Oracle, command: Command, entered: list[Entered]) -> None:
         flow = oracle.admission.flow
         self.counts["an order leaves the window"] += any(each not in flow for each in entered)
         if not flow or flow[-1].time_ns != command.received_ns or (entered and flow[-1] is entered[-1]):
@@ -109,9 +109,7 @@ class Reached:
         if latest.vendor and of_vendor * 10_000 > settings.vendor_flow_bps * sum(each.value for each in flow):
             self.counts["entered: above the share, below the floor"] += 1
 
-    def event(
-        self, oracle: Oracle, command: Command, event: Event, before: list[tuple[int, int, int]]
-    ) -> None:
+    def event(self, oracle: Oracle, command: Command, event: Event, before: list[tuple[int, int, int]]) -> None:
         if event.kind == EventKind.PARTICIPANTS_KILLED:
             action = BreakerAction(event.maker_leaves_lots)
             by = "a supervisor" if event.reason == Trigger.SUPERVISOR else "the breaker"
@@ -130,7 +128,9 @@ class Reached:
                 action = BreakerAction(event.maker_leaves_lots)
                 self.counts[f"kill_vendor comes to {action.name}"] += 1
                 if action == BreakerAction.HALT:
-                    self.counts["kill_vendor of a batch" if event.account < 0 else "kill_vendor of the venue's own"] += 1
+                    self.counts[
+                        "kill_vendor of a batch" if event.account < 0 else "kill_vendor of the venue's own"
+                    ] += 1
 
 
 EXPECTED = (
@@ -161,3 +161,35 @@ def test_sessions_reach_every_rule_of_admission() -> None:
     # Where all are refused there is nothing to compare.
     assert counts["venues with admission"] > 0.25 * 2 * len(SEEDS), counts
     assert counts["venues with admission that traded"] > 0.6 * counts["venues with admission"], counts
+
+
+def test_a_full_window_of_the_flow_loses_its_oldest_order_when_one_is_entered() -> None:
+    # 10,000 by no vendor, then 65,535 orders of 1: the window is full. With 70,000 of vendor 1 all are 145,535, and
+    # half of that is 72,767, so it is entered, and the 10,000 go. With 1 more of it (70,001 of 135,536, half 67,768) it
+    # is not; with the 10,000 (half 72,768) it would have been.
+    config = exchange(
+        market(price_levels=65_536, max_quantity_lots=2**20),
+        admission=AdmissionConfig(vendor_flow_bps=5_000, flow_window_ns=10**9),
+    )
+    declared = operator(CommandKind.LOG_ON, 1)._replace(target_order_id=1)
+    first = [
+        operator(CommandKind.DEPOSIT_CASH, 0, 0, 10**9),
+        operator(CommandKind.DEPOSIT_CASH, 1, 0, 10**9),
+        operator(CommandKind.LOG_ON, 0),
+        declared,
+        operator(CommandKind.OPEN_SESSION),
+    ]
+    filling = [place(0, 1, BUY, 1, 10_000, IOC)]
+    filling += [place(0, number, BUY, 1, 1, IOC) for number in range(2, MOST_ORDERS + 1)]
+    last = [place(1, 1, BUY, 2, 35_000, IOC), place(1, 2, BUY, 1, 1, IOC)]
+    commands = [each._replace(sequence=number) for number, each in enumerate([*first, *filling, *last], start=1)]
+    engine, oracle = Engine(config), Oracle(config)
+    actual = apply_in_batches(engine, np.array([tuple(command) for command in commands], COMMAND))
+    for command in commands[: len(first)]:
+        oracle.apply(command)
+    # One after the other they would take the oracle minutes.
+    oracle.admission.flow = [Entered(0, 0, 10_000), *[Entered(0, 0, 1)] * (MOST_ORDERS - 1)]
+    expected = [event for command in commands[-2:] for event in oracle.apply(command)]
+    assert [event for event in actual if event[0] >= commands[-2].sequence] == expected
+    kinds = [event[1] for event in expected]
+    assert kinds == [EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED, EventKind.ORDER_REJECTED]

@@ -42,7 +42,9 @@ def random_admission(rng: np.random.Generator, accounts: int, windows_ns: tuple[
         admission["validated"] = tuple(passed)
     if which & 4:
         admission["vendor_agents_bps"] = one_of(
-            1, *(min(10_000, members * 10_000 // accounts + more) for members in (1, 1, 2, 3) for more in (0, 1)), 10_000
+            1,
+            *(min(10_000, members * 10_000 // accounts + more) for members in (1, 1, 2, 3) for more in (0, 1)),
+            10_000,
         )
     if which & 16:
         admission["vendor_capital_bps"] = one_of(500, 2_000, 3_000, 3_000, 5_000, 5_000, 8_000, 10_000)
