@@ -137,8 +137,8 @@ ADMISSION_SCENARIOS = [
         admitting(declaration_required=True, validated=((5, 1, 2),), vendor_agents_bps=5_000),
     ),
     Scenario(
-        # At 100, everybody is worth 20,000: half of all are two. With 3 more for account 2 they are 40,003 of 80,003, of
-        # which the share is 40,001; with 4 more for account 1 it is 40,003. Ten lots of instrument 1 are worth nothing
+        # At 100, everybody is worth 20,000: half of all are two. With 3 more for account 2 they are 40,003 of 80,003,
+        # whose share is 40,001; with 4 more for account 1 it is 40,003. Ten lots of instrument 1 are worth nothing
         # until there is a price: then 500, and the share of 80,507 is 40,253.
         "capital is cash and what the lots are worth, at the last price or before it at the index",
         [

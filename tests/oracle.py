@@ -1,4 +1,4 @@
-"""The exchange of docs/matching.md, admission.md, breaker.md and money.md, written to be read: the oracle of the engine.
+"""The exchange of docs/matching.md, admission.md, breaker.md, money.md, written to be read: the oracle of the engine.
 
 Best prices, the number of resting orders, the breaker's windows and the clearing price are worked out afresh each time
 they are asked for, so there is little here that can go wrong in the way the engine can. It shares the records and

@@ -1,7 +1,7 @@
 """Who may log on with which model, and trade: docs/admission.md, for `tests.oracle`. Written from the document alone.
 
-The members of a vendor and what they are worth are counted afresh at each logon, the window of the flow summed afresh at
-each order.
+The members of a vendor and what they are worth are counted afresh at each logon, and the window of the flow is summed afresh
+at each order.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -105,11 +105,13 @@ class Admission:
         value = min(instrument.notional(price_ticks, lots), MOST_WORTH)
         vendor = self.oracle.accounts[c.account].vendor
         self.flow = [each for each in self.flow if each.time_ns > c.received_ns - settings.flow_window_ns]
+        if len(self.flow) == MOST_ORDERS:
+            self.flow = self.flow[1:]
         of_all = sum(each.value for each in self.flow) + value
         of_vendor = sum(each.value for each in self.flow if each.vendor == vendor) + value
         if vendor and of_vendor > settings.flow_floor and of_vendor > share(of_all, settings.vendor_flow_bps):
             return Reason.VENDOR_FLOW_CAP
-        self.flow = [*self.flow, Entered(c.received_ns, vendor, value)][-MOST_ORDERS:]
+        self.flow = [*self.flow, Entered(c.received_ns, vendor, value)]
         return Reason.NONE
 
     # What can be asked of it

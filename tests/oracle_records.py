@@ -137,7 +137,7 @@ class Account:
     """Of the model that was declared at the last logon; 0: none, or a model of its own."""
     model: int = 0
     model_version: int = 0
-    explained: Explained = Explained()
+    explained: Explained = field(default_factory=Explained)
     margin: int = 0
     margin_state: int = MarginState.NORMAL
     collateral_lots: int = 0

@@ -123,7 +123,7 @@ class Reached:
                     not each.killed for each in oracle.accounts[: oracle.participants]
                 )
                 self.counts["a vendor, for a liquidation"] += command.kind == CommandKind.REVALUE
-        elif event.kind == EventKind.INSTRUMENT_HALTED and event.reason < Trigger.SUPERVISOR:
+        elif event.kind == EventKind.INSTRUMENT_HALTED and event.reason < Trigger.SUPERVISOR:  # noqa: SIM102
             if oracle.instruments[event.instrument].settings.breaker.action == "kill_vendor":
                 action = BreakerAction(event.maker_leaves_lots)
                 self.counts[f"kill_vendor comes to {action.name}"] += 1
@@ -163,10 +163,10 @@ def test_sessions_reach_every_rule_of_admission() -> None:
     assert counts["venues with admission that traded"] > 0.6 * counts["venues with admission"], counts
 
 
-def test_a_full_window_of_the_flow_loses_its_oldest_order_when_one_is_entered() -> None:
-    # 10,000 by no vendor, then 65,535 orders of 1: the window is full. With 70,000 of vendor 1 all are 145,535, and
-    # half of that is 72,767, so it is entered, and the 10,000 go. With 1 more of it (70,001 of 135,536, half 67,768) it
-    # is not; with the 10,000 (half 72,768) it would have been.
+def test_a_full_window_of_the_flow_makes_room_before_an_order_is_asked_about() -> None:
+    # 10,000 by no vendor, then 65,535 orders of 1: the window is full. The 10,000 make room, and 65,536 of vendor 1 are
+    # more than half of all; with the 10,000 they would not be. 65,535 are exactly half, and the window is full again.
+    # One of the 65,535 makes room, and 65,536 of vendor 1 are more than half of 131,070.
     config = exchange(
         market(price_levels=65_536, max_quantity_lots=2**20),
         admission=AdmissionConfig(vendor_flow_bps=5_000, flow_window_ns=10**9),
@@ -181,7 +181,7 @@ def test_a_full_window_of_the_flow_loses_its_oldest_order_when_one_is_entered() 
     ]
     filling = [place(0, 1, BUY, 1, 10_000, IOC)]
     filling += [place(0, number, BUY, 1, 1, IOC) for number in range(2, MOST_ORDERS + 1)]
-    last = [place(1, 1, BUY, 2, 35_000, IOC), place(1, 2, BUY, 1, 1, IOC)]
+    last = [place(1, 1, BUY, 2, 32_768, IOC), place(1, 2, BUY, 3, 21_845, IOC), place(1, 3, BUY, 1, 1, IOC)]
     commands = [each._replace(sequence=number) for number, each in enumerate([*first, *filling, *last], start=1)]
     engine, oracle = Engine(config), Oracle(config)
     actual = apply_in_batches(engine, np.array([tuple(command) for command in commands], COMMAND))
@@ -189,7 +189,8 @@ def test_a_full_window_of_the_flow_loses_its_oldest_order_when_one_is_entered() 
         oracle.apply(command)
     # One after the other they would take the oracle minutes.
     oracle.admission.flow = [Entered(0, 0, 10_000), *[Entered(0, 0, 1)] * (MOST_ORDERS - 1)]
-    expected = [event for command in commands[-2:] for event in oracle.apply(command)]
-    assert [event for event in actual if event[0] >= commands[-2].sequence] == expected
+    expected = [event for command in commands[-3:] for event in oracle.apply(command)]
+    assert [event for event in actual if event[0] >= commands[-3].sequence] == expected
     kinds = [event[1] for event in expected]
-    assert kinds == [EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED, EventKind.ORDER_REJECTED]
+    rejected = EventKind.ORDER_REJECTED
+    assert kinds == [rejected, EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED, rejected]

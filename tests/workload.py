@@ -373,7 +373,7 @@ class Day:
         return operator_command(CommandKind.KILL, account, self._between(-1, count), seen)
 
     def _vendor_to_kill(self) -> int:
-        """One that nobody has a model of, one whose models were killed, or, near the end and seldom before, a living."""
+        """One that nobody has a model of, one whose models were killed, or, mostly near the end, a living."""
         declared = [each for each in self.oracle.accounts if each.vendor]
         living = {each.vendor for each in declared if not each.killed}
         absent = {each.vendor for each in declared if not each.logged_on}
