@@ -1,7 +1,7 @@
 """Who may log on with which model, and trade: docs/admission.md, for `tests.oracle`. Written from the document alone.
 
-The members of a vendor and what they are worth are counted afresh at each logon, and the window of the flow is summed afresh
-at each order.
+The members of a vendor and what they are worth are counted afresh at each logon, and the window of the flow is
+summed afresh at each order.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

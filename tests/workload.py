@@ -277,7 +277,7 @@ class Day:
         why = Command(0, CommandKind.EXPLAIN, command.account, order_id=command.order_id, rule=rule)._replace(**words)
         draw = float(self.rng.random())
         if draw < 0.02:
-            return why._replace(order_id=command.order_id + self._one_of([-1, 1, 1 << 32]))
+            return why._replace(order_id=command.order_id ^ self._one_of([1, 2, 1 << 32]))
         if draw < 0.04:
             return why._replace(rule=self._one_of([rule ^ 1, rule ^ (1 << 40)]))
         if draw < 0.06:
