@@ -158,6 +158,7 @@ BREAKER_SCENARIOS = [
             Event(
                 *(15, EventKind.PARTICIPANTS_KILLED, 0, -1, 1),
                 quantity_lots=1,
+                maker_leaves_lots=BreakerAction.KILL_PARTICIPANT,
                 reason=Trigger.SELL_VOLUME,
                 value=1,
                 threshold=2,
@@ -180,6 +181,7 @@ BREAKER_SCENARIOS = [
             Event(
                 *(21, EventKind.PARTICIPANTS_KILLED, 0, -1, 2),
                 quantity_lots=1,
+                maker_leaves_lots=BreakerAction.KILL_PARTICIPANT,
                 reason=Trigger.SELL_VOLUME,
                 value=2,
                 threshold=1,
@@ -219,6 +221,7 @@ BREAKER_SCENARIOS = [
             Event(
                 *(13, EventKind.PARTICIPANTS_KILLED, 0, -1, -1),
                 quantity_lots=4,
+                maker_leaves_lots=BreakerAction.KILL_ALL,
                 reason=Trigger.SELL_VOLUME,
                 value=-1,
                 threshold=2,
@@ -230,7 +233,12 @@ BREAKER_SCENARIOS = [
                 reason=Reason.IS_KILLED,
                 value=CommandKind.REDEEM,
             ),
-            Event(15, EventKind.PARTICIPANTS_KILLED, 0, -1, -1, reason=Trigger.SUPERVISOR, value=-1),
+            Event(
+                *(15, EventKind.PARTICIPANTS_KILLED, 0, -1, -1),
+                maker_leaves_lots=BreakerAction.KILL_ALL,
+                reason=Trigger.SUPERVISOR,
+                value=-1,
+            ),
         ],
         exchange(
             market(breaker=Breaker(sell_volume_lots=5, sell_window_ns=100, action="kill_participant")),

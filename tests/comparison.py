@@ -22,6 +22,7 @@ from exchange.types import (
 from tests.oracle import Oracle
 from tests.oracle_records import Command, Event
 from tests.workload import Day, Mix, Session, random_mix, random_session
+from tests.workload_admission import random_admission
 from tests.workload_breaker import Breakers
 from tests.workload_money import MoneyDay, random_money_case
 
@@ -115,13 +116,15 @@ def random_case(seed: int) -> tuple[EngineConfig, Mix]:
             notional=one_of(0, 0, 1_000_000),
             messages_per_s=one_of(0, 0, 20, 200),
         )
+    accounts = one_of(1, 2, 4, 4, 8, 8, 20)
     config = EngineConfig(
         instruments=tuple(instrument() for _ in range(count)),
-        accounts=one_of(1, 2, 4, 4, 8, 8, 20),
+        accounts=accounts,
         max_orders=one_of(1, 10, 50, 200, 1_000, 1_000, 1_000, 1_000),
         limits=limits,
         remembered_orders=one_of(1, 2, 4, 32, 32, 4_096),
         market_breaker=breakers.market(0.15),
+        **random_admission(rng, accounts, (1, 8, 40, 200, 1_000_000, 10**9)),
     )
     return config, random_mix(rng)
 
@@ -177,7 +180,11 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
         poor=0.0,
     )
     config = EngineConfig(
-        instruments=tuple(instruments), accounts=4, max_orders=1_000, market_breaker=breakers.market(0.15)
+        instruments=tuple(instruments),
+        accounts=4,
+        max_orders=1_000,
+        market_breaker=breakers.market(0.15),
+        **random_admission(rng, 4, tuple(windows_ns)),
     )
     return config, mix
 

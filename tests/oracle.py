@@ -1,4 +1,4 @@
-"""The exchange of docs/matching.md, breaker.md and money.md, written to be read: the oracle of the engine.
+"""The exchange of docs/matching.md, admission.md, breaker.md, money.md, written to be read: the oracle of the engine.
 
 Best prices, the number of resting orders, the breaker's windows and the clearing price are worked out afresh each time
 they are asked for, so there is little here that can go wrong in the way the engine can. It shares the records and
@@ -30,6 +30,7 @@ from exchange.types import (
     Side,
     SystemAccount,
 )
+from tests.oracle_admission import Admission
 from tests.oracle_breaker import Breaker, price_move_trips
 from tests.oracle_lending import Lending
 from tests.oracle_margin import Margin
@@ -77,6 +78,7 @@ class Oracle:
         self.orders: list[Order] = []
         """Every order ever accepted."""
         self._events: list[Event] = []
+        self.admission = Admission(self)
         self.breaker = Breaker(self)
         self.margin = Margin(self)
         self.lending = Lending(self)
@@ -95,6 +97,8 @@ class Oracle:
                 self._mass_cancel(c)
             case CommandKind.LOG_ON:
                 self._log_on(c)
+            case CommandKind.EXPLAIN:
+                self.admission.explain(c)
             case CommandKind.LOG_OFF:
                 self._log_off(c)
             case CommandKind.TIMER:
@@ -126,6 +130,8 @@ class Oracle:
                 self.breaker.supervisor_halts(c)
             case CommandKind.KILL:
                 self.breaker.supervisor_kills(c)
+            case CommandKind.KILL_VENDOR:
+                self.breaker.supervisor_kills_vendor(c)
             case kind if kind in REQUEST_COMMANDS:
                 self.lending.request(c)
             case _:
@@ -200,6 +206,8 @@ class Oracle:
             reason = Reason.IS_KILLED
         elif over_rate:
             reason = Reason.MESSAGE_RATE_LIMIT
+        elif (not_admitted := self.admission.order_refusal(c)) != Reason.NONE:
+            reason = not_admitted
         elif c.kind == CommandKind.PLACE_ORDER:
             reason = self._place_refusal(c)
         else:
@@ -264,7 +272,7 @@ class Oracle:
         self._reject_order(c, Reason.ORDER_ID_NOT_INCREASING)
 
     def _place_refusal(self, c: Command) -> Reason:
-        """Checks 4 to 12: the first that fails."""
+        """Checks 4 to 13: the first that fails."""
         if not self.instrument_exists(c.instrument):
             return Reason.UNKNOWN_INSTRUMENT
         only_reducing = self.breaker.takes_reducing(self.instruments[c.instrument])
@@ -287,7 +295,9 @@ class Oracle:
             return reason
         if self._may_rest(c) and self._resting_orders() >= self.config.max_orders:
             return Reason.BOOK_FULL
-        return self._post_only_refusal(c, c.side)
+        if (reason := self._post_only_refusal(c, c.side)) != Reason.NONE:
+            return reason
+        return self.admission.flow_refusal(c, c.side, c.quantity_lots)
 
     def _replace_refusal(self, c: Command) -> Reason:
         """Checks 4 to 9 and, if the order goes to the back, those of a new order."""
@@ -309,7 +319,9 @@ class Oracle:
             return reason
         if (reason := self._funds_refusal(c, order.side, new_leaves_lots, gone=order)) != Reason.NONE:
             return reason
-        return self._post_only_refusal(c, order.side)
+        if (reason := self._post_only_refusal(c, order.side)) != Reason.NONE:
+            return reason
+        return self.admission.flow_refusal(c, order.side, new_leaves_lots)
 
     def _stays_in_place(self, c: Command, order: Order) -> bool:
         return c.price_ticks == order.price_ticks and c.quantity_lots - order.filled_lots <= order.leaves_lots
@@ -375,7 +387,7 @@ class Oracle:
         instrument = self.instruments[c.instrument]
         if c.order_type != OrderType.POST_ONLY or instrument.phase != Phase.CONTINUOUS:
             return Reason.NONE
-        return Reason.WOULD_MATCH if self._reachable_ticks(c, side) is not None else Reason.NONE
+        return Reason.WOULD_MATCH if self.reachable_ticks(c, side) is not None else Reason.NONE
 
     # Orders: what they do
 
@@ -455,7 +467,7 @@ class Oracle:
             reason = Reason.IOC_REMAINDER if c.order_type == OrderType.IOC else Reason.NO_LIQUIDITY
         self._take_off(c, order, order.leaves_lots, reason)
 
-    def _reachable_ticks(self, c: Command, side: int) -> int | None:
+    def reachable_ticks(self, c: Command, side: int) -> int | None:
         """The best opposite price, if it is at or better than the limit."""
         price_ticks = self.instruments[c.instrument].best_ticks(1 - side)
         if price_ticks is None or c.order_type == OrderType.MARKET:
@@ -481,7 +493,7 @@ class Oracle:
         """Match until nothing can be matched. Return why a remainder must leave the market, NONE if no reason arose."""
         instrument, account = self.instruments[c.instrument], self.accounts[c.account]
         while taker.leaves_lots > 0:
-            price_ticks = self._reachable_ticks(c, taker.side)
+            price_ticks = self.reachable_ticks(c, taker.side)
             if price_ticks is None:
                 return Reason.NONE
             maker = instrument.queues[1 - taker.side][price_ticks][0]
@@ -699,11 +711,24 @@ class Oracle:
         if self.accounts[c.account].killed:
             self._reject_session(c, Reason.IS_KILLED)
             return
+        if (reason := self.admission.log_on_refusal(c)) != Reason.NONE:
+            self._reject_session(c, reason)
+            return
         account = self.accounts[c.account]
         account.logged_on = 1
         account.cancel_on_disconnect = flags % 2
         account.self_trade = flags // 2
-        self.emit(c, EventKind.LOGGED_ON, account=c.account, order_id=account.last_order_id, value=flags)
+        account.vendor, account.model, account.model_version = c.target_order_id, c.order_type, c.price_ticks
+        self.emit(
+            c,
+            EventKind.LOGGED_ON,
+            account=c.account,
+            order_id=account.last_order_id,
+            price_ticks=account.model_version,
+            leaves_lots=account.model,
+            maker_order_id=account.vendor,
+            value=flags,
+        )
 
     def _log_off(self, c: Command) -> None:
         if not self.account_exists(c.account):
@@ -911,6 +936,7 @@ class Oracle:
             words += [account.cash, account.reserved_cash, account.last_order_id, len(self.resting_of(number))]
             words += [account.self_trade, account.cancel_on_disconnect, account.logged_on, account.rate_ns]
             words += [account.killed, account.margin, account.margin_state]
+            words += [account.vendor, account.model, account.model_version, *account.explained]
             words += [account.limits[limit] for limit in Limit]
         for number, account in enumerate(self.accounts):
             for instrument, position in enumerate(account.positions):
@@ -919,6 +945,7 @@ class Oracle:
         for account in self.accounts:
             for outcome in account.remembered:
                 words += outcome
+        words += self.admission.flow_words()
         if self.config.system_accounts or any(each.settings.oracle for each in self.instruments):
             words += [self.margin.revalue_ns, self.margin.revalue_account, self.margin.liquidating()]
             words += [self.lending.written_off_lots, self.lending.redemption_ns]
@@ -975,6 +1002,7 @@ class Oracle:
             assert (order.leaves_lots == 0) != rests, f"{order} has ended and rests, or neither"
         filled_lots = sum(order.filled_lots for order in self.orders) + self.margin.swept_lots
         assert filled_lots == 2 * sum(each.volume_lots for each in self.instruments)
+        self.admission.check_invariants()
         self.margin.check_invariants()
         self.lending.check_invariants()
 

@@ -219,13 +219,16 @@ class Breaker:
         if trip.market_wide:
             self.liquidations.clear()
             self.liquidated.clear()
-        kills_participant = False
-        if own == BreakerAction.KILL_PARTICIPANT:
+        kills = BreakerAction.HALT
+        """kill_participant or kill_vendor, if somebody is killed whose match it was."""
+        if own in (BreakerAction.KILL_PARTICIPANT, BreakerAction.KILL_VENDOR):
             # A batch and the insurance fund are nobody.
-            kills_participant = taker is not None and self.oracle.account_exists(taker.account)
-            kills_participant = kills_participant and whole != BreakerAction.KILL_ALL
+            is_somebody = taker is not None and self.oracle.account_exists(taker.account)
+            if taker is not None and is_somebody and whole != BreakerAction.KILL_ALL:
+                declared = self.oracle.accounts[taker.account].vendor != 0
+                kills = own if declared else BreakerAction.KILL_PARTICIPANT
             own = BreakerAction.HALT
-        action = BreakerAction.KILL_PARTICIPANT if kills_participant else max(own, whole)
+        action = kills or max(own, whole)
         self.halt(
             c,
             number,
@@ -246,10 +249,13 @@ class Breaker:
             for other, each in enumerate(self.oracle.instruments):
                 if other != number and each.phase in OPEN:
                     self.halt(c, other, Trigger.MARKET, account=NOBODY, value=number)
-        if kills_participant and taker is not None:
-            self.kill(c, taker.account, trip.trigger)
+        if kills == BreakerAction.KILL_PARTICIPANT and taker is not None:
+            self.kill(c, [taker.account], trip.trigger, kills, taker.account)
+        if kills == BreakerAction.KILL_VENDOR and taker is not None:
+            vendor = self.oracle.accounts[taker.account].vendor
+            self.kill(c, self.with_models_of(vendor), trip.trigger, kills, vendor)
         if action == BreakerAction.KILL_ALL:
-            self.kill(c, NOBODY, trip.trigger)
+            self.kill(c, self.everybody(), trip.trigger, BreakerAction.KILL_ALL, NOBODY)
 
     def halt(self, c: Command, number: int, trigger: int, **fields: int) -> None:
         instrument = self.oracle.instruments[number]
@@ -257,9 +263,14 @@ class Breaker:
         self.oracle.emit(c, EventKind.INSTRUMENT_HALTED, instrument=number, reason=trigger, **fields)
         self.oracle.begin_phase(c, number, Phase.HALTED, instrument.settings.breaker.halt_ns)
 
-    def kill(self, c: Command, named: int, trigger: int) -> None:
-        """Kill one participant, or all (NOBODY)."""
-        concerned = range(self.oracle.participants) if named == NOBODY else [named]
+    def everybody(self) -> list[int]:
+        return list(range(self.oracle.participants))
+
+    def with_models_of(self, vendor: int) -> list[int]:
+        return [number for number in self.everybody() if self.oracle.accounts[number].vendor == vendor]
+
+    def kill(self, c: Command, concerned: list[int], trigger: int, action: BreakerAction, named: int) -> None:
+        """Kill those who are concerned. named: the participant, the vendor, or NOBODY for all."""
         killed, cancelled = 0, 0
         for number in concerned:
             account = self.oracle.accounts[number]
@@ -273,8 +284,9 @@ class Breaker:
         self.oracle.emit(
             c,
             EventKind.PARTICIPANTS_KILLED,
-            account=named,
+            account=named if action == BreakerAction.KILL_PARTICIPANT else NOBODY,
             quantity_lots=killed,
+            maker_leaves_lots=action,
             reason=trigger,
             value=named,
             threshold=cancelled,
@@ -298,8 +310,17 @@ class Breaker:
             self.oracle.reject_operator(c, Reason.UNKNOWN_ACCOUNT)
         elif c.account != NOBODY and self.oracle.accounts[c.account].killed:
             self.oracle.reject_operator(c, Reason.IS_KILLED)
+        elif c.account == NOBODY:
+            self.kill(c, self.everybody(), Trigger.SUPERVISOR, BreakerAction.KILL_ALL, NOBODY)
         else:
-            self.kill(c, c.account, Trigger.SUPERVISOR)
+            self.kill(c, [c.account], Trigger.SUPERVISOR, BreakerAction.KILL_PARTICIPANT, c.account)
+
+    def supervisor_kills_vendor(self, c: Command) -> None:
+        concerned = self.with_models_of(c.account) if c.account > 0 else []
+        if all(self.oracle.accounts[number].killed for number in concerned):
+            self.oracle.reject_operator(c, Reason.UNKNOWN_ACCOUNT)
+        else:
+            self.kill(c, concerned, Trigger.SUPERVISOR, BreakerAction.KILL_VENDOR, c.account)
 
     # During a halt, and after it
 

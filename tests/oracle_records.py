@@ -98,6 +98,13 @@ class Happened(NamedTuple):
     sequence: int
 
 
+class Explained(NamedTuple):
+    """The latest EXPLAIN of an account."""
+
+    order_id: int = 0
+    rule: int = 0
+
+
 class Outcome(NamedTuple):
     order_id: int
     sequence: int
@@ -126,6 +133,11 @@ class Account:
     logged_on: int = 0
     rate_ns: int = 0
     killed: int = 0
+    vendor: int = 0
+    """Of the model that was declared at the last logon; 0: none, or a model of its own."""
+    model: int = 0
+    model_version: int = 0
+    explained: Explained = field(default_factory=Explained)
     margin: int = 0
     margin_state: int = MarginState.NORMAL
     collateral_lots: int = 0

@@ -5,6 +5,7 @@ the first command written here has the sequence 10.
 """
 
 from exchange.types import CommandKind, EventKind, Phase, Reason, Trigger
+from tests.admission_scenarios import ADMISSION_SCENARIOS
 from tests.auction_scenarios import AUCTION_SCENARIOS
 from tests.breaker_scenarios import BREAKER_SCENARIOS
 from tests.oracle_records import Event
@@ -444,4 +445,12 @@ SESSIONS = [
     ),
 ]
 
-SCENARIOS = [*MATCHING, *BREAKERS, *SESSIONS, *ORDER_SCENARIOS, *AUCTION_SCENARIOS, *BREAKER_SCENARIOS]
+SCENARIOS = [
+    *MATCHING,
+    *BREAKERS,
+    *SESSIONS,
+    *ORDER_SCENARIOS,
+    *AUCTION_SCENARIOS,
+    *BREAKER_SCENARIOS,
+    *ADMISSION_SCENARIOS,
+]

@@ -48,7 +48,7 @@ def test_sessions_contain_all_that_can_happen() -> None:
     triggers = {trigger for report in reports for trigger in report.triggers}
     phases = {phase for report in reports for phase in report.phases}
     # The venue gives these; what it gives them for never becomes a command.
-    gateway = {reason for reason in Reason if Reason.UNKNOWN_ACCOUNT < reason < Reason.UNKNOWN_INSTRUMENT}
+    gateway = {reason for reason in Reason if Reason.NOT_LOGGED_ON < reason < Reason.UNDECLARED}
     assert reasons == set(Reason) - gateway
     assert kinds == set(EventKind)
     assert triggers == set(Trigger)

@@ -66,24 +66,26 @@ def test_state_hash_covers_the_words_in_their_order() -> None:
     # 5 @ 50 and 5 @ 50 offered, 5 @ 49 too; 12 bought: 5 @ 49, 5 @ 50 and 2 @ 50 (595), so 3 @ 50 still rest.
     commands = MATCHING[0].all_commands()
     commands += [
-        Command(14, CommandKind.LOG_ON, 2, quantity_lots=5),
+        Command(14, CommandKind.LOG_ON, 2, quantity_lots=5, target_order_id=7, order_type=8, price_ticks=9),
         Command(15, CommandKind.SET_LIMIT, 2, 5, quantity_lots=1_000),
         Command(16, CommandKind.START),
         Command(17, CommandKind.PLACE_ORDER, 2, 0, 9, price_ticks=10, quantity_lots=4, received_ns=50),
+        Command(18, CommandKind.EXPLAIN, 2, order_id=10, rule=-3, received_ns=50),
+        Command(19, CommandKind.EXPLAIN, 4, order_id=11, rule=-4, received_ns=50),
     ]
     for command in commands:
         oracle.apply(command)
     words = [
-        *(17, 2, 1),  # sequence, resting orders, starts
+        *(19, 2, 1),  # sequence, resting orders, starts
         *(1, 50, 12, 0, NEVER, 0),  # continuous, last price, volume, no trigger, no timer, no batches
         *(0, 0, 0, 0),  # neither an index price nor an oracle; its reopening was not extended
         *(2, 9, 0, 10, 4, 0, 0),  # what still rests
         *(2, 1, 1, 50, 3, 2, 0),
-        # cash, reserved, last order id, open orders, session, rate, killed, margin, limits
-        *(9_405, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
-        *(10_250, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
-        *(10_100, 40, 9, 2, 2, 1, 1, 1_000_050, 0, 0, 0, 0, 0, 0, 0, 1_000),
-        *(10_245, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5),
+        # cash, reserved, last order id, open orders, session, rate, killed, margin, model, latest EXPLAIN, limits
+        *(9_405, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5, *[0] * 5),
+        *(10_250, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5, *[0] * 5),
+        *(10_100, 40, 9, 2, 2, 1, 1, 1_000_050, 0, 0, 0, 7, 8, 9, 10, -3, 0, 0, 0, 0, 1_000),
+        *(10_245, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, *[0] * 5, *[0] * 5),
         *(112, 0, 0, 0),  # position, reserved, resting buys, what it cost
         *(95, 0, 0, 0),
         *(98, 3, 4, 0),

@@ -25,6 +25,7 @@ from exchange.types import (
 )
 from tests.oracle import Oracle
 from tests.oracle_records import NEVER, NOBODY, Command, Order
+from tests.workload_admission import VENDORS, Declared
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,7 @@ INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
 OUTSIDE = (-1, -2, INT64_MIN, INT64_MAX, 1 << 32, 1 << 40)
 """Values that no small enumeration or index contains; some of them look valid if only their low 32 bits are read."""
-UNKNOWN_KINDS = (0, 6, 9, 19, 24, 59, 67, *OUTSIDE)
+UNKNOWN_KINDS = (0, 6, 8, 19, 24, 59, 67, *OUTSIDE)
 MONEY_KINDS = (16, 17, 18, 23, 60, 61, 62, 63, 64, 65, 66)
 """Of docs/money.md: they must do the right thing in a venue without any of it as well."""
 SECOND_NS = 10**9
@@ -81,6 +82,8 @@ class Mix:
     """Of the accounts: those with next to nothing."""
     supervisor: float = 0.003
     """Halts and kills by a supervisor; of one participant seldom, of all only near the end."""
+    explain: float = 0.02
+    """Of the orders, in a venue that does not ask for it: those that are explained."""
     close: float = 0.4
     """Chance that the session is closed before the end."""
     exhausted: float = 0.15
@@ -177,6 +180,9 @@ class Day:
         windows |= {each.imbalance_window_ns for each in breakers} | {each.liquidation_window_ns for each in breakers}
         if config.market_breaker:
             windows.add(config.market_breaker.liquidation_window_ns)
+        if config.admission:
+            windows.add(config.admission.flow_window_ns)
+        self.declared = Declared(rng, config.admission, config.accounts)
         self.steps_ns = [1, 2]
         for window_ns in sorted(windows - {0}):
             self.steps_ns += [window_ns // 8, window_ns // 4, window_ns // 3, window_ns // 2]
@@ -219,6 +225,8 @@ class Day:
                 command = self.next.pop()
             else:
                 command = self._timer() or self._command()
+            if number >= len(opening):
+                command = self._explained(command)
             result.append(self._stamped(command, number + 1))
             self.events += self.oracle.apply(result[-1])
         return result
@@ -248,10 +256,33 @@ class Day:
             "heard_ns": self._between(0, 1 << 40),
             "sent_ns": self._between(0, 1 << 40),
             "cause_sequence": self._between(0, sequence),
-            "rule": self._between(-3, 9),
+            # But for that, where it was explained.
+            "rule": command.rule or self._between(-3, 9),
             "check": self._between(INT64_MIN // 2, INT64_MAX // 2),
         }
         return command._replace(sequence=sequence, received_ns=self.now_ns, **idle)
+
+    def _explained(self, command: Command) -> Command:
+        """The EXPLAIN of an order, which comes next: it fits most of the time."""
+        is_order = command.kind in (CommandKind.PLACE_ORDER, CommandKind.REPLACE_ORDER)
+        explained = 0.97 if self.config.explanations_required else self.mix.explain
+        if not is_order or command.rule or not self._chance(explained):
+            return command
+        rule = self._one_of([-1, 1, 2, 3, INT64_MIN, INT64_MAX])
+        self.next.append(command._replace(rule=rule))
+        words = {
+            name: self._one_of([0, 1, self._between(INT64_MIN // 2, INT64_MAX // 2), INT64_MIN, INT64_MAX])
+            for name in ("instrument", "target_order_id", "side", "order_type", "price_ticks", "quantity_lots")
+        }
+        why = Command(0, CommandKind.EXPLAIN, command.account, order_id=command.order_id, rule=rule)._replace(**words)
+        draw = float(self.rng.random())
+        if draw < 0.02:
+            return why._replace(order_id=command.order_id ^ self._one_of([1, 2, 1 << 32]))
+        if draw < 0.04:
+            return why._replace(rule=self._one_of([rule ^ 1, rule ^ (1 << 40)]))
+        if draw < 0.06:
+            return why._replace(account=self._one_of([self.accounts, command.account ^ 1, *OUTSIDE]))
+        return why
 
     # Commands
 
@@ -302,7 +333,8 @@ class Day:
         return operator_command(CommandKind.TIMER, NOBODY, instrument)
 
     def _command(self) -> Command:
-        if self._chance(self.mix.supervisor):
+        is_late = self.oracle.sequence >= self.near_end
+        if self._chance(self.mix.supervisor * (6 if is_late else 1)):
             return self._supervisor()
         if self._chance(self.mix.operator):
             return self._operator()
@@ -312,6 +344,11 @@ class Day:
             return self._limited_order() if self._chance(0.5) else self._limit()
         if self._chance(0.01):
             self._let_a_rate_recover()
+        if self.config.admission and self._chance(0.1):
+            accounts = self.oracle.accounts[: self.accounts]
+            absent = [number for number, each in enumerate(accounts) if not (each.logged_on or each.killed)]
+            if absent:
+                return self._log_on(self._one_of(absent))
         return self._participant()
 
     def _supervisor(self) -> Command:
@@ -323,15 +360,29 @@ class Day:
             if self._chance(0.3):
                 instrument = self._one_of([NOBODY, NOBODY, count, *OUTSIDE[1:]])
             return operator_command(CommandKind.HALT, self._any_account(), instrument, seen)
+        if self._chance(0.3):
+            return operator_command(CommandKind.KILL_VENDOR, self._vendor_to_kill(), self._between(-1, count), seen)
         account = self._one_of([self.accounts, len(self.oracle.accounts), *OUTSIDE[1:]])
         killed = [number for number, each in enumerate(self.oracle.accounts) if each.killed]
         if killed and self._chance(0.3):
             account = self._one_of(killed)
-        elif self.oracle.sequence >= self.near_end and self._chance(0.5):
+        elif self.oracle.sequence >= self.near_end and self._chance(0.3):
             account = NOBODY
         elif self._chance(0.3):
             account = self._any_account()
         return operator_command(CommandKind.KILL, account, self._between(-1, count), seen)
+
+    def _vendor_to_kill(self) -> int:
+        """One that nobody has a model of, one whose models were killed, or, mostly near the end, a living."""
+        declared = [each for each in self.oracle.accounts if each.vendor]
+        living = {each.vendor for each in declared if not each.killed}
+        absent = {each.vendor for each in declared if not each.logged_on}
+        draw = float(self.rng.random())
+        if living and draw < (0.7 if self.oracle.sequence >= self.near_end else 0.08):
+            return self._one_of(sorted(living & absent) or sorted(living))
+        if absent - living and draw < 0.8:
+            return self._one_of(sorted(absent - living))
+        return self._one_of([0, *(vendor for vendor in VENDORS if vendor not in living), 1024, *OUTSIDE])
 
     def _participant(self) -> Command:
         if self._chance(self.mix.exact):
@@ -360,7 +411,8 @@ class Day:
 
     def _log_on(self, account: int | None = None) -> Command:
         flags = self._between(0, 5) if self._chance(0.9) else self._one_of([6, 7, *OUTSIDE])
-        return operator_command(CommandKind.LOG_ON, self._any_account() if account is None else account, NOBODY, flags)
+        account = self._any_account() if account is None else account
+        return self.declared.declare(operator_command(CommandKind.LOG_ON, account, NOBODY, flags))
 
     def _mass_cancel(self) -> Command:
         instrument = NOBODY if self._chance(0.4) else self._between(0, len(self.instruments) - 1)
@@ -439,10 +491,14 @@ class Day:
         return self._reducing(order) if takes_reducing and self._chance(0.7) else order
 
     def _living(self, account: int, others: Sequence[int]) -> int:
-        """Somebody else, most of the time, if this one was killed."""
-        if not self.oracle.accounts[account].killed or self._chance(0.1):
+        """Somebody else, most of the time, if this one was killed, or may not trade because it is not logged on."""
+        if self._may_trade(account) or self._chance(0.1):
             return account
-        return self._one_of([each for each in others if not self.oracle.accounts[each].killed] or [account])
+        return self._one_of([each for each in others if self._may_trade(each)] or [account])
+
+    def _may_trade(self, number: int) -> bool:
+        account = self.oracle.accounts[number]
+        return not account.killed and bool(account.logged_on or self.config.admission is None)
 
     def _reducing(self, order: Command) -> Command:
         """Of all that would reduce a position, or of one lot more; in a halt that takes only such."""
@@ -572,7 +628,10 @@ class Day:
             case 5 | 6:
                 price_ticks = self._price(order.instrument, order.side)
             case 7:
+                best_ticks = self.oracle.instruments[order.instrument].best_ticks(1 - order.side)
                 price_ticks = self._price(order.instrument, 1 - order.side)
+                if best_ticks and self._chance(0.6):
+                    price_ticks = best_ticks
                 lots += self._between(-usual_lots, usual_lots)
             case 8:
                 price_ticks += self._between(-1, 1)

@@ -25,8 +25,9 @@ class Breakers:
             ["halt"],
             ["halt", "halt_market"],
             ["halt", "kill_participant"],
-            ["halt", "halt", "halt_market", "kill_participant"],
-        ][int(rng.choice([0, 0, 1, 2, 3]))]
+            ["halt", "kill_vendor"],
+            ["halt", "halt", "halt_market", "kill_participant", "kill_vendor"],
+        ][int(rng.choice([0, 0, 1, 2, 3, 3, 4]))]
         # At most one instrument kills all.
         self.kills_all = int(rng.integers(instruments)) if rng.random() < 0.05 else -1
         self.armed = 0
@@ -53,9 +54,12 @@ class Breakers:
             )
         settings["action"] = str(self.rng.choice(self.actions))
         if settings.get("liquidation_window_ns") and self._chance(0.3):
-            settings["action"] = "kill_participant"
+            settings["action"] = "kill_vendor" if self._chance(0.3) else "kill_participant"
         if self.drawn == self.kills_all:
             settings["action"] = "kill_all"
+        elif batches and settings["price_move_bps"] and self._chance(0.5):
+            # Of nobody: then it is a halt.
+            settings["action"] = "kill_vendor"
         self.drawn += 1
         settings["publish_thresholds"] = self._chance(self.public)
         settings["risk_reducing_while_halted"] = self._chance(self.reducing)

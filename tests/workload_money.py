@@ -34,6 +34,7 @@ from exchange.types import (
 from tests.oracle_margin import share
 from tests.oracle_records import NEVER, NOBODY, Account, Command
 from tests.workload import INT64_MAX, OUTSIDE, SECOND_NS, Day, Mix, operator_command, random_mix
+from tests.workload_admission import random_admission
 from tests.workload_breaker import Breakers
 
 MS = 1_000_000
@@ -127,9 +128,10 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
     limits = LimitsConfig()
     if chance(0.1):
         limits = LimitsConfig(order_lots=one_of(0, 100), position_lots=one_of(0, 500), messages_per_s=one_of(0, 50))
+    accounts = one_of(3, 6, 8, 12, 20)
     config = EngineConfig(
         instruments=instruments,
-        accounts=one_of(3, 6, 8, 12, 20),
+        accounts=accounts,
         max_orders=one_of(10, 200, 1_000, 1_000),
         limits=limits,
         remembered_orders=one_of(1, 4, 32),
@@ -155,6 +157,7 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
         )
         if has_coin
         else None,
+        **random_admission(rng, accounts, (1, MS, 5 * MS, 50 * MS)),
     )
     mix = random_mix(rng)
     mix = Mix(**{**vars(mix), "standing_still": float(rng.choice([0.3, 0.6, 0.9])), "limit": 0.005, "operator": 0.01})
