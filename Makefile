@@ -12,7 +12,7 @@ run: $(READY)
 
 # Three workers on two cores, as a worker often waits for processes of its test; a whole module goes to one worker, in
 # the order of tests/conftest.py.
-TESTS := $(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest -q -n 3
 
 test: lint
 	$(TESTS) -m "not slow"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from aar_swarm import cli
 from tests.kernels import compiled
@@ -51,13 +52,25 @@ def _rank(item: pytest.Item) -> int:
     return len(MACHINE) + (0 if name in NO_KERNELS else 1 if name in ONLY_THE_ENGINE else 2)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what takes longest, and first of that what compiles. A module is not divided: its fixtures are shared."""
+    """First what takes longest, and first of that what compiles."""
     items.sort(key=_rank)
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("machine" if name in MACHINE else name))
+
+
+class _Modules(LoadFileScheduling):
+    """Each worker gets a module as it comes, whole, as its fixtures are shared; those of MACHINE are as one.
+
+    pytest-xdist's own way, the mark xdist_group, is without effect under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "machine" if Path(module).stem in MACHINE else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Modules:
+    config.option.loadscopereorder = False  # not by the number of tests
+    return _Modules(config, log)
 
 
 @pytest.hookimpl(tryfirst=True, wrapper=True)
