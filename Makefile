@@ -10,12 +10,16 @@ READY := $(VENV)/.ready
 run: $(READY)
 	$(BIN)/aar compare exit-door --vary breaker=off,default
 
+# Three workers on two cores, as a worker often waits for processes of its test; a whole module goes to one worker, in
+# the order of tests/conftest.py.
+TESTS := $(BIN)/python -m pytest -q -n 3
+
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(TESTS) -m "not slow"
 
 # Everything: longer fuzzing, two nodes, 2,000 agents, ten runs of the breaker.
 test-all: lint
-	$(BIN)/python -m pytest -q
+	$(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

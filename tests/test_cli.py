@@ -81,9 +81,9 @@ def test_a_port_in_use_is_named(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_that_holds_something_is_not_overwritten(tmp_path):
+def test_a_directory_that_holds_something_is_not_overwritten(tmp_path, aar_here):
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = aar(*small(), "--out", tmp_path)
+    done = aar_here(*small(), "--out", tmp_path)
     assert done.returncode == 2 and is_one_line(done.stderr) and "nothing is overwritten" in done.stderr
     assert tree(tmp_path) == {"thesis.txt": b"years of work"}
 
@@ -101,26 +101,26 @@ def test_too_few_descriptors_are_found_before_anything_starts(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_corrupt_recording_is_named_with_its_row(tmp_path):
+def test_a_corrupt_recording_is_named_with_its_row(tmp_path, aar_here):
     (tmp_path / "X_message_1.csv").write_text("34200.1,1,7,100,5794000,1\n34200.2,1,8,abc,5794100,1\n")
     (tmp_path / "X_orderbook_1.csv").write_text("5794200,10,5794000,100\n5794200,10,5794100,100\n")
     before = tree(tmp_path)
-    done = aar(*small(), "--background", f"lobster:{tmp_path}/X_message_1.csv", "--out", tmp_path / "run")
+    done = aar_here(*small(), "--background", f"lobster:{tmp_path}/X_message_1.csv", "--out", tmp_path / "run")
     assert done.returncode == 2 and is_one_line(done.stderr), done.stderr
     assert "X_message_1.csv" in done.stderr and "row 2" in done.stderr
     assert tree(tmp_path) == before
 
 
-def test_scenarios_and_doctor_answer():
-    listed = aar("scenarios").stdout
+def test_scenarios_and_doctor_answer(aar_here):
+    listed = aar_here("scenarios").stdout
     assert "exit-door: " in listed and "sizes: default, small" in listed and "breakers: default, " in listed
     assert re.search(r"^  crowd.shares=60: .*holder", listed, re.MULTILINE)
     answer = aar("doctor").stdout
     assert "1000 agents: yes" in answer and "real-time priority" in answer
-    assert aar("--help").returncode == 0
+    assert aar_here("--help").returncode == 0
 
 
-def test_a_run_that_did_not_finish_says_so(tmp_path):
+def test_a_run_that_did_not_finish_says_so(tmp_path, aar_here):
     (tmp_path / results.MANIFEST).write_text(json.dumps({}))
-    done = aar("report", tmp_path)
+    done = aar_here("report", tmp_path)
     assert done.returncode == 2 and "did not finish" in done.stderr

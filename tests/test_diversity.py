@@ -16,7 +16,7 @@ from aar_swarm.analysis.diversity import (
 )
 from aar_swarm.results import load
 from exchange.errors import ConfigurationError
-from tests.runs import aar, small, summary_of
+from tests.runs import summary_of
 
 
 def test_concentration_of_equal_ones_and_of_one():
@@ -90,13 +90,13 @@ def test_two_names_for_one_model_are_found_and_two_models_are_not():
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_run_is_audited(tmp_path):
-    summary_of(aar(*small(), "--out", tmp_path / "run", "--json"))
-    found = of_run(load(tmp_path / "run"))
+def test_a_run_is_audited(finished, aar_here):
+    directory, _ = finished
+    found = of_run(load(directory))
     assert found["declared"]["largest"] == "crowd"
     assert found["declared"]["hhi"] == pytest.approx(herfindahl([6, 4, 4, 26]), abs=0.1)  # of the forty
     assert found["order_flow"]["largest"] in ("crowd", "makers", "value", "noise")
     with pytest.raises(ConfigurationError, match="--window-ms"):
-        of_run(load(tmp_path / "run"), window_ms=0)
-    done = aar("diversity", tmp_path / "run", "--window-ms", "250", "--whole")
+        of_run(load(directory), window_ms=0)
+    done = aar_here("diversity", directory, "--window-ms", "250", "--whole")
     assert summary_of(done)["window_ms"] == 250

@@ -58,7 +58,7 @@ def running(tmp_path) -> Iterator[tuple[Path, dict[str, Any], subprocess.Popen[b
         process.stderr.close()
 
 
-def test_a_venue_is_run_operated_traded_on_and_replayed(running):
+def test_a_venue_is_run_operated_traded_on_and_replayed(running, aar_here):
     config, said, process = running
     assert said["ready"] and said["starts"] == 1 and said["commands_replayed"] == 0
     with Session(Endpoints(**said["endpoints"]), account=3) as session:
@@ -79,16 +79,16 @@ def test_a_venue_is_run_operated_traded_on_and_replayed(running):
         (("margin", "--account", 3, "--amount", 1), "NO_SUCH_FACILITY"),
         (("index", "--amount", 0), "AMOUNT_OUT_OF_RANGE"),
     ):
-        done = aar("control", "--config", config, *arguments)
+        done = aar_here("control", "--config", config, *arguments)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    live = json.loads(aar("journal", config.parent / "data").stdout)
+    live = json.loads(aar_here("journal", config.parent / "data").stdout)
     assert live["starts"] == 1 and live["resting_orders"] == 1
     process.send_signal(signal.SIGINT)
     last = json.loads(process.stdout.readline())
     assert process.wait(30) == 0
     replayed = json.loads(aar("journal", config.parent / "data").stdout)
     assert (replayed["state_hash"], replayed["events_digest"]) == (last["state_hash"], last["events_digest"])
-    assert aar("journal", config.parent / "data", "--until", 3).stdout.startswith('{"commands": 3,')
+    assert aar_here("journal", config.parent / "data", "--until", 3).stdout.startswith('{"commands": 3,')
 
 
 def test_the_example_is_a_configuration():

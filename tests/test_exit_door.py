@@ -78,7 +78,11 @@ def test_makers_withdrew_at_their_limits(runs):
     assert most <= limit + run.manifest["scenario"]["participants"]["makers"]["shares"]
 
 
-@pytest.mark.parametrize("environment", [{}, {"NUMBA_DISABLE_JIT": "1"}], ids=["jit", "no jit"])
+@pytest.mark.parametrize(
+    "environment",
+    [{}, pytest.param({"NUMBA_DISABLE_JIT": "1"}, marks=pytest.mark.slow)],
+    ids=["jit", "no jit"],
+)
 def test_each_of_these_runs_replays_to_the_same_state(runs, environment):
     for agents, breaker in ((A_TENTH, "default"), (ALL, "off"), (ALL, "default")):
         run = runs(agents, breaker)

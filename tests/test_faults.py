@@ -122,11 +122,11 @@ def kill_rounds(directory, rounds: int, seed: int, sync: str = "never") -> None:
 
 
 def test_kill_nine_at_any_moment_loses_and_doubles_nothing(tmp_path):
-    kill_rounds(tmp_path, 15, seed=1)
+    kill_rounds(tmp_path, 8, seed=1)
 
 
 def test_kill_nine_with_every_batch_synced(tmp_path):
-    kill_rounds(tmp_path, 5, seed=2, sync="batch")
+    kill_rounds(tmp_path, 3, seed=2, sync="batch")
 
 
 @pytest.mark.slow

@@ -152,7 +152,9 @@ def test_invariants_hold_after_every_command(seed: int) -> None:
     config, mix = random_case(seed)
     oracle = Oracle(config)
     for command in random_commands(seed, 400, config, mix):
-        before = [best_of_all_prices(each) for each in oracle.instruments]
+        # Only a timer ends an auction; to look at all prices before every command would take twenty seconds a seed.
+        timer = command["kind"] == CommandKind.TIMER
+        before = [best_of_all_prices(each) for each in oracle.instruments] if timer else []
         events = [Event._make(event) for event in oracle.apply(command)]
         oracle.check_invariants()
         for ended in events:

@@ -155,7 +155,7 @@ def test_sessions_reach_every_rule_of_the_breaker() -> None:
     assert counts["nobody was killed in the session"] > 0.6 * 2 * len(SEEDS), counts
 
 
-@pytest.mark.parametrize("trigger", [Trigger.SELL_VOLUME, Trigger.IMBALANCE])
+@pytest.mark.parametrize("trigger", [Trigger.SELL_VOLUME, pytest.param(Trigger.IMBALANCE, marks=pytest.mark.slow)])
 def test_a_full_window_lets_the_newest_entry_take_in_what_comes(trigger: Trigger) -> None:
     # One lot a nanosecond in a window of 5,000 ns, which so could hold 5,000 lots and never trip. The 4,096th entry
     # takes in the lots of 4,096 to 5,000 ns. Until 9,095 one lot goes as one comes; then there are 4,096 entries again,

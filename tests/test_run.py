@@ -39,13 +39,6 @@ FILES = (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One small run that ended well, and what it printed."""
-    directory = tmp_path_factory.mktemp("finished") / "run"
-    return directory, summary_of(aar(*small(), "--out", directory, "--json"))
-
-
 def test_the_summary_and_the_directory_are_as_the_contract_says(finished):
     directory, summary = finished
     assert {name for part in CONTRACT.values() for name in part} <= set(summary)
@@ -100,7 +93,7 @@ def test_replay_gives_every_event_and_the_state_again(finished, environment):
     assert replayed["events_digest"] == summary["events_digest"]
 
 
-def test_replay_with_another_breaker_is_a_what_if(finished):
+def test_replay_with_another_breaker_is_a_what_if(finished, aar_here):
     directory, summary = finished
     replayed = summary_of(
         aar(
@@ -115,11 +108,11 @@ def test_replay_with_another_breaker_is_a_what_if(finished):
     )
     assert replayed["same"] is None and replayed["halts"][0]["trigger"] == "SELL_VOLUME"
     assert replayed["trades"] < summary["trades"]
-    done = aar("replay", directory, "--set", "makers.count=2")
+    done = aar_here("replay", directory, "--set", "makers.count=2")
     assert done.returncode == 2 and "a replay can change: breaker." in done.stderr
 
 
-def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path):
+def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path, aar_here):
     copy = tmp_path / "run"
     shutil.copytree(finished[0], copy)
     path = journal.segments(copy / "journal")[0]
@@ -131,18 +124,18 @@ def test_a_cut_or_damaged_journal_is_refused_and_left_alone(finished, tmp_path):
     ):
         path.write_bytes(content)
         before = tree(copy)
-        done = aar("replay", copy)
+        done = aar_here("replay", copy)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
         assert tree(copy) == before
     path.write_bytes(whole[:-50])
-    assert summary_of(aar("replay", copy, "--until", "100", "--json"))["commands"] == 100
+    assert summary_of(aar_here("replay", copy, "--until", "100", "--json"))["commands"] == 100
 
 
-def test_a_report_can_be_written_anew(finished, tmp_path):
+def test_a_report_can_be_written_anew(finished, tmp_path, aar_here):
     copy = tmp_path / "run"
     shutil.copytree(finished[0], copy)
     (copy / results.REPORT).unlink()
-    assert aar("report", copy).returncode == 0
+    assert aar_here("report", copy).returncode == 0
     assert "exit" in (copy / results.REPORT).read_text()
 
 
@@ -215,7 +208,11 @@ def commands_of(pids: dict[int, str], *parts: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "how", ["ctrl-c", "kill -9 of the driver", "kill -9 of the venue", "kill -9 of the host actor"]
+    "how",
+    [
+        *("ctrl-c", "kill -9 of the driver", "kill -9 of the venue"),
+        pytest.param("kill -9 of the host actor", marks=pytest.mark.slow),
+    ],
 )
 def test_however_a_run_ends_its_processes_are_gone(tmp_path, how):
     process, pids = running_run(tmp_path / "run")

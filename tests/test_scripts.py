@@ -62,6 +62,7 @@ def test_bench_rehearsal_prints_both_times():
     assert found["first_us"] > 0 and found["second_us"] > 0
 
 
+@pytest.mark.slow
 def test_bench_engine_says_what_each_layer_adds_and_that_the_fills_are_the_books():
     found = script("bench_engine.py", "--operations", 20_000, "--repeats", 1)
     assert found["operations"] == 20_000 and found["trades"] > 500 and len(found["fill_hash"]) == 16
@@ -84,6 +85,7 @@ def test_bench_engine_finds_the_fills_of_the_shared_workload(data):
     assert found["trades"] == expected["trades"]
 
 
+@pytest.mark.slow
 def test_bench_venue_compares_with_both_echoes_and_measures_under_load():
     found = script("bench_venue.py", "--commands", 20_000, "--rounds", 1, "--loads", "0.5")
     assert all(found[f"{name}_per_s"] > 0 for name in ("venue_orders", "libzmq_echo", "pyzmq_echo"))
@@ -93,12 +95,14 @@ def test_bench_venue_compares_with_both_echoes_and_measures_under_load():
         assert values[0] > 0 and values == sorted(values)
 
 
+@pytest.mark.slow
 def test_bench_breaker_counts_every_trip():
     found = script("bench_breaker.py", "--trips", 20, "--load", 50_000, "--operations", 20_000)
     assert found["trips"] == 20 and found["under_load"]["trips"] == 5
     assert 0 < found["trip_to_notice_ns_p50"] <= found["trip_to_notice_ns_p99"] <= found["trip_to_notice_ns_max"]
 
 
+@pytest.mark.slow
 def test_bench_recovery_replays_everything_and_trades_again():
     found = script("bench_recovery.py", "--commands", 20_000, "--repeats", 1)
     assert found["recover_s"] > 0 and 0 < found["ready_s"] <= found["first_acknowledgement_s"]

@@ -153,7 +153,7 @@ def test_an_account_without_a_key_has_no_session(tmp_path):
         ({"host": "*"}, False),
         ({"control": "tcp://*:5"}, False),
         ({"control": "tcp://192.0.2.1:5"}, False),
-        ({"host": "192.0.2.1", "keys": KEYS.venue}, True),
+        pytest.param({"host": "192.0.2.1", "keys": KEYS.venue}, True, id="with keys"),  # each process has its own
     ],
     ids=str,
 )
