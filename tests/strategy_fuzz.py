@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from aar_swarm.agents.base import Action, CancelOrder, Endowment, Market, PlaceOrder, Request, Strategy, Timer, Valuation, Wake
+from aar_swarm.agents.base import (
+    Action,
+    CancelOrder,
+    Endowment,
+    Market,
+    PlaceOrder,
+    Request,
+    Strategy,
+    Timer,
+    Valuation,
+    Wake,
+)
 from aar_swarm.names import agent_stream, strategy_class
 from exchange.clock import MS
-from exchange.types import CommandKind, EventKind, Phase, Reason, Side
+from exchange.types import CommandKind, EventKind, Phase, Reason
 from exchange.wire import Loan, MessageKind, Notice, Report, TopOfBook
 
 MARKET = Market(
@@ -71,7 +82,9 @@ class _World:
 
     def top(self, instrument: int) -> TopOfBook:
         rng, levels = self.rng, MARKET.coin_levels if instrument else MARKET.price_levels
-        self.mids[instrument] = mid = min(max(self.mids[instrument] * (1 + 0.002 * float(rng.normal())), 5), levels - 60)
+        self.mids[instrument] = mid = min(
+            max(self.mids[instrument] * (1 + 0.002 * float(rng.normal())), 5), levels - 60
+        )
         half = int(rng.integers(1, 1 + max(2, int(mid / 1000))))
         bid, ask = int(mid) - half, int(mid) + half - int(rng.integers(0, 2))
         bid_lots, ask_lots = (int(n) for n in rng.integers(0 if self.chance(0.2) else 1, 200, 2))
@@ -148,7 +161,9 @@ class _World:
         if draw < 0.72:
             return Loan(int(MessageKind.LOAN), 0, 1, 5, self.now, int(rng.integers(3)), 20, int(rng.integers(0, 200)))
         if draw < 0.76:
-            return Valuation(float(self.mids[0] * (1 + 0.05 * rng.normal())), 1 + int(self.chance(0.1)), self.chance(0.1))
+            return Valuation(
+                float(self.mids[0] * (1 + 0.05 * rng.normal())), 1 + int(self.chance(0.1)), self.chance(0.1)
+            )
         if draw < 0.77:
             return self.report(EventKind.MARGIN_CALLED, reference=int(rng.integers(0, 40_000)))
         return self.fate()

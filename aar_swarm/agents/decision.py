@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+
 from exchange.types import EXPLANATION, OrderType, Side
 
 MAX_INPUTS = len(EXPLANATION)
@@ -125,7 +127,9 @@ class Decision:
     def __post_init__(self) -> None:
         names = [each.name for each in self.inputs]
         if names != list(inspect.signature(self.choose).parameters) or len(names) > MAX_INPUTS:
-            raise TypeError(f"{self.choose.__qualname__}: its inputs are {names}; at most {MAX_INPUTS}, as it names them")
+            raise TypeError(
+                f"{self.choose.__qualname__}: its inputs are {names}; at most {MAX_INPUTS}, as it names them"
+            )
         forms = "".join("q" if each.form is int else "d" for each in self.inputs)
         object.__setattr__(self, "_values", struct.Struct("<" + forms))
         object.__setattr__(self, "_words", struct.Struct(f"<{len(forms)}q"))
@@ -149,7 +153,8 @@ class Decision:
     def redecide(self, words: tuple[int, ...]) -> Choice | None:
         """What the function says on these words; None too if they make no sense to it, as made-up ones may."""
         try:
-            return self.choose(*self.values(words))
+            with np.errstate(all="ignore"):
+                return self.choose(*self.values(words))
         except (ArithmeticError, ValueError, TypeError):
             return None
 
