@@ -59,7 +59,7 @@ class Background(Strategy):
         self.actions: list[Action] = [
             PlaceOrder(
                 order_id,
-                *_REPLAY.choose(row, time_ns, side, order_type, price_ticks, quantity_lots),
+                *replay(row, time_ns, side, order_type, price_ticks, quantity_lots),
                 int(Rule.REPLAY),
                 0,
                 _REPLAY.words(row, time_ns, side, order_type, price_ticks, quantity_lots),

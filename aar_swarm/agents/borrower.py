@@ -74,7 +74,7 @@ def buy_to_repay(
     return buy(OrderType.IOC, limit_ticks, missing) if missing > 0 else None
 
 
-_DECISIONS = {
+_DECISIONS: dict[int, Decision] = {
     Rule.SELL_COIN: Decision(
         sell_borrowed,
         (

@@ -85,12 +85,12 @@ def _inputs(seen: Fact, *means: Input) -> tuple[Input, ...]:
 
 def _mispricing(v: SimpleNamespace) -> str:
     return (
-        f"it saw {v.seen_ticks} when its limit was {v.look_limit_ticks}, and trades {v.quantity_lots} lots at the limit "
+        f"it saw {v.seen_ticks} when its limit was {v.look_limit_ticks}, and trades {v.quantity_lots} lots at that "
         f"and as much again for every {v.eager_bps:g} bps beyond it"
     )
 
 
-_DECISIONS = {
+_DECISIONS: dict[int, Decision] = {
     Rule.BUY_FUNDAMENTAL: Decision(
         buy_fundamental, _inputs(Fact.ASK, own("cash", int, Fact.CASH), own("committed_cash")), _mispricing
     ),

@@ -89,7 +89,7 @@ _SEEN = (
     own("inventory", int, Fact.INVENTORY),
     private("limit_lots"),
 )
-_DECISIONS = {
+_DECISIONS: dict[int, Decision] = {
     Rule.REDUCE_INVENTORY: Decision(
         reduce_inventory,
         # reach_ticks: not beyond the venue's prices
@@ -112,8 +112,8 @@ _DECISIONS = {
         quote_at_touch,
         (*_SEEN, private("quantity_lots"), private("sign")),
         lambda v: (
-            f"it had no {'bid' if v.sign > 0 else 'offer'} at the touch of {v.bid_ticks}/{v.ask_ticks}, with an inventory "
-            f"of {v.inventory:+d} of at most {v.limit_lots}"
+            f"it had no {'bid' if v.sign > 0 else 'offer'} at the touch of {v.bid_ticks}/{v.ask_ticks} with an "
+            f"inventory of {v.inventory:+d} of at most {v.limit_lots}"
         ),
     ),
 }

@@ -80,8 +80,8 @@ def _fear(v: SimpleNamespace) -> str:
         why = f"the news of {v.news_bps:+d} bps made its expected return {v.expected_bps:+.1f} bps"
     else:
         why = (
-            f"after news of {v.news_bps:+d} bps it took the market's strength for {v.signal:.3f}, below {v.threshold:.3f} "
-            "where it pays to leave before the others"
+            f"after news of {v.news_bps:+d} bps it took the market's strength for {v.signal:.3f}, below the "
+            f"{v.threshold:.3f} where it pays to leave before the others"
         )
     return f"{why}, and its plan is to hold {v.planned_lots} of {v.shares} now"
 

@@ -71,8 +71,8 @@ _QUOTE = Decision(
     ),
     lambda v: (
         f"it holds the asset for worth {v.fair:.2f}, leans {v.lean_ticks:+.2f} against an inventory of "
-        f"{v.inventory:+d} of at most {v.limit_lots}, and no order of it stood {abs(v.distance_ticks + v.behind_ticks)} "
-        "ticks from there"
+        f"{v.inventory:+d} of at most {v.limit_lots}, and no order of it stood "
+        f"{abs(v.distance_ticks + v.behind_ticks)} ticks from there"
     ),
 )
 
@@ -176,7 +176,7 @@ class MarketMaker(Strategy):
                 continue
             # Orders still being cancelled count against the limit until the venue confirms.
             for far in wanted.values():
-                order = self.decide(
+                placed = self.decide(
                     Rule.QUOTE,
                     self.fair,
                     lean,
@@ -188,7 +188,7 @@ class MarketMaker(Strategy):
                     resting,
                     self.p.quantity_lots,
                 )
-                if order is not None:
-                    resting += order.quantity_lots
-                    actions.append(order)
+                if placed is not None:
+                    resting += placed.quantity_lots
+                    actions.append(placed)
         return actions

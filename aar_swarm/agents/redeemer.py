@@ -95,8 +95,8 @@ _SELL_COIN = Decision(
         own("selling_lots"),
     ),
     lambda v: (
-        f"it believed {v.belief:.0%} of the others to run, more than the {v.tipping_point:.0%} at which it runs too, with "
-        f"a backing of {backing(v.rumour, v.cash_a_coin):.3f} a coin, and {_DOORS[v.door]}"
+        f"it believed {v.belief:.0%} of the others to run, more than the {v.tipping_point:.0%} at which it runs too, "
+        f"with a backing of {backing(v.rumour, v.cash_a_coin):.3f} a coin, and {_DOORS[v.door]}"
     ),
     coin=True,
 )

@@ -36,7 +36,7 @@ class VendorFundParams(Config):
 
 
 def target_lots(valuation: float, price: float, benchmark_lots: int, tilt: float, most_lots: float) -> int:
-    """What it wants to hold: its benchmark, tilted in proportion to the mispricing; none sold short, no more than most."""
+    """Its benchmark, tilted in proportion to the mispricing; none sold short, and no more than most_lots."""
     wanted = benchmark_lots * (1 + tilt * (valuation / price - 1))
     return round(min(max(wanted, 0.0), most_lots))
 
@@ -70,7 +70,7 @@ def _bought(lots: int, limit: int, cash: int) -> Choice | None:
 
 
 _REACH = private("reach_ticks")  # so far beyond the best price that it last saw, within the venue's prices
-_DECISIONS = {
+_DECISIONS: dict[int, Decision] = {
     Rule.ACT_ON_VALUATION: Decision(
         act_on_valuation,
         (
@@ -86,8 +86,8 @@ _DECISIONS = {
         ),
         lambda v: (
             f"its vendor's model says {v.valuation:.1f} and the price was {v.price:g}: of a benchmark of "
-            f"{v.benchmark_lots} it wants {target_lots(v.valuation, v.price, v.benchmark_lots, v.tilt, v.most_lots)} and "
-            f"held {v.shares}"
+            f"{v.benchmark_lots} it wants {target_lots(v.valuation, v.price, v.benchmark_lots, v.tilt, v.most_lots)} "
+            f"and held {v.shares}"
         ),
     ),
     Rule.RETURN_TO_BENCHMARK: Decision(
