@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from aar_swarm.agents.decision import Fact, Input
-from aar_swarm.analysis.ledger import TRANSFERS, is_kind, sellers_and_buyers
+from aar_swarm.analysis.ledger import TRANSFERS, is_kind
 from aar_swarm.analysis.tables import trace_tops
 from exchange.clock import SECOND
 from exchange.journal import Journal
 from exchange.state import Array
-from exchange.types import EventKind
+from exchange.types import EventKind, Side
 
 RECENT_NS = 3 * SECOND
 """How old what an agent has seen or was told may be: a slow publication, and a queue of as long on a busy machine."""
@@ -79,8 +79,9 @@ def moves(events: Array, multipliers: Array, collateral: int, debt: int) -> Arra
     add(of, part["account"], part["instrument"], part["quantity_lots"])
     of, part = those(*TRANSFERS)
     worth = part["quantity_lots"] * part["price_ticks"] * multipliers[part["instrument"]]
-    seller, buyer = sellers_and_buyers(part)
-    for account, sign in ((seller, -1), (buyer, 1)):
+    taken = np.where(part["side"] == Side.BUY, 1, -1)
+    # Who trades with itself is told of its order that took first.
+    for account, sign in ((part["account"], taken), (part["maker_account"], -taken)):
         add(of, account, part["instrument"], sign * part["quantity_lots"])
         add(of, account, CASH, -sign * worth)
     of, part = those(EventKind.FEE_CHARGED)
