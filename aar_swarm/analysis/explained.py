@@ -270,8 +270,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         told.append(f"{each['said']} (order {each['order_id']}; {each['orders']} such)")
     for each in found["differences"][:_SHOWN]:
         told.append(
-            f"account {each['account']} says {each['rule']} with {each['input']} = {each['said']:g}, and the journal has "
-            f"no such {each['fact']} that it could have known (order {each['order_id']}; {each['orders']} such)"
+            f"account {each['account']} says {each['rule']} with {each['input']} = {each['said']:g}, and the journal "
+            f"has no such {each['fact']} that it could have known (order {each['order_id']}; {each['orders']} such)"
         )
     for key in ("not_reproduced", "differences"):
         if len(found[key]) > _SHOWN:

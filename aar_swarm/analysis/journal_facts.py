@@ -79,11 +79,11 @@ def moves(events: Array, multipliers: Array, collateral: int, debt: int) -> Arra
     add(of, part["account"], part["instrument"], part["quantity_lots"])
     of, part = those(*TRANSFERS)
     worth = part["quantity_lots"] * part["price_ticks"] * multipliers[part["instrument"]]
-    taken = np.where(part["side"] == Side.BUY, 1, -1)
+    took = np.where(part["side"] == Side.BUY, 1, -1)
     # Who trades with itself is told of its order that took first.
-    for account, sign in ((part["account"], taken), (part["maker_account"], -taken)):
-        add(of, account, part["instrument"], sign * part["quantity_lots"])
-        add(of, account, CASH, -sign * worth)
+    for account, signs in ((part["account"], took), (part["maker_account"], -took)):
+        add(of, account, part["instrument"], signs * part["quantity_lots"])
+        add(of, account, CASH, -signs * worth)
     of, part = those(EventKind.FEE_CHARGED)
     add(of, part["account"], CASH, -part["value"])
     of, part = those(EventKind.BAD_DEBT_BOOKED)
