@@ -422,7 +422,7 @@ def control(
 
 @app.command()
 def explain(directory: Directory, as_json: AsJson = False) -> None:
-    """Check the explanations of a run's orders: how many, whether they give the action again, and whether they are true."""
+    """Check the explanations that a run's orders carry: are there any, do they give the action again, are they true?"""
     from aar_swarm.analysis.explained import explain_run, lines
 
     found = explain_run(directory)

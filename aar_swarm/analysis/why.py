@@ -89,8 +89,8 @@ def _group_of(manifest: dict[str, Any], account: int) -> str | None:
 def _times(directory: Path, order: np.void, zero_ns: int) -> dict[str, dict[str, float | None]]:
     """When it heard, sent, was received and matched."""
     path, at = directory / results.JOURNAL / TIMINGS_FILE, int(order["sequence"]) - 1
-    timings = np.load(path) if path.is_file() else np.zeros(0)
-    matched_ns = int(timings["matched_ns"][at]) if at < len(timings) else None
+    timings: Array | None = np.load(path) if path.is_file() else None
+    matched_ns = int(timings["matched_ns"][at]) if timings is not None and at < len(timings) else None
     times = {"heard": order["heard_ns"], "sent": order["sent_ns"], "received": order["received_ns"]}
     known = {name: int(time_ns) for name, time_ns in times.items()} | {"matched": matched_ns}
     return {
@@ -167,8 +167,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The answer as text."""
     times = " → ".join(f"{name} {time['ms']:.3f} ms" for name, time in found["times"].items() if time["ms"] is not None)
     text = [
-        f"order {found['order_id']} of account {found['account']} ({found['participants']}, {found['strategy']}), command "
-        f"{found['sequence']}",
+        f"order {found['order_id']} of account {found['account']}, command {found['sequence']}",
+        f"who      {found['participants']}, {found['strategy']}",
         f"heard    {found['cause']['words']} (command {found['cause']['sequence']})",
         f"times    {times} after the opening",
         f"rule     {found['rule']}",
