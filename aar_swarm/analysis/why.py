@@ -100,21 +100,17 @@ def _times(directory: Path, order: np.void, zero_ns: int) -> dict[str, dict[str,
 
 
 def _cause(events: Array, commands: Array, sequence: int, account: int) -> dict[str, Any]:
-    """What the account had heard last: the public event of that command, or the one on an order of its own."""
+    """What the account had heard last: the public event of that command, and its report of it."""
     if not 0 < sequence <= len(commands):
         return {"sequence": sequence, "words": "it had heard nothing"}
     caused = events[events["sequence"] == sequence]
     own = caused[(caused["account"] == account) | (caused["maker_account"] == account)]
     public = caused[np.isin(caused["kind"], [int(kind) for kind in _PUBLIC_WORDS])]
-    if len(public):
-        kind = EventKind(int(public["kind"][-1]))
-        words = _PUBLIC_WORDS[kind](public[-1])
-    elif len(own):
-        event = own[-1]
+    told_of = [_PUBLIC_WORDS[EventKind(int(event["kind"]))](event) for event in public[-1:]]
+    for event in own[-1:]:
         number = event["order_id"] if event["account"] == account else event["maker_order_id"]
-        words = f"{_name(event)} of its own{f' order {number}' if number else ''}"
-    else:
-        words = f"market data, as of command {sequence}"
+        told_of.append(f"{_name(event)} of its own{f' order {number}' if number else ''}")
+    words = ", and ".join(told_of) or f"market data, as of command {sequence}"
     return {"sequence": sequence, "words": words}
 
 
