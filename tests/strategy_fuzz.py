@@ -164,7 +164,7 @@ class _World:
             return Valuation(
                 float(self.mids[0] * (1 + 0.05 * rng.normal())), 1 + int(self.chance(0.1)), self.chance(0.1)
             )
-        if draw < 0.77:
+        if draw < 0.79:
             return self.report(EventKind.MARGIN_CALLED, reference=int(rng.integers(0, 40_000)))
         return self.fate()
 

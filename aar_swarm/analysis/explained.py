@@ -7,11 +7,13 @@ Four questions, of every order that a participant placed; docs/explained-trades.
 *Re-decision*: explained orders that the rule's function, on the recorded inputs alone, gives again exactly (instrument,
 side, type, price, quantity). The target is all of them.
 
-*Faithfulness* after Dasgupta, Frost and Moshkovitz (ICML 2022), over pairs of explained orders x ≠ x′ of one strategy,
-whoever placed them. An explanation e(x) is the rule and the words of x; an action is side, type, price and quantity.
+*Faithfulness* after Dasgupta, Frost and Moshkovitz (ICML 2022), over pairs of explained orders x ≠ x′, whoever placed
+them. An explanation e(x) is the rule (its function, which strategies may share) and the words of x; an action is the
+instrument, side, type, price and quantity.
 Consistency: the mean over x of P(action(x′) = action(x) | e(x′) = e(x)). Sufficiency: the mean over x of
-P(action(x′) = action(x) | x′ satisfies e(x)), where x′ satisfies it if it names the same rule and the rule's function
-gives the same action on its inputs as on those of x. Each mean is over the n orders for which there is such an x′.
+P(action(x′) = action(x) | x′ satisfies e(x)), where x′ satisfies it if it names the same rule and the rule's
+function gives the same action on its inputs as on those of x. Each mean is over the n orders for
+which there is such an x′.
 
 *Inputs against the journal*: of the inputs whose fact the journal knows, those that were so within the time in which
 the agent can have known them (aar_swarm.analysis.journal_facts).
@@ -75,6 +77,15 @@ class Explained(NamedTuple):
     strategy: str
     decision: Decision | None
     again: Choice | None
+
+    @property
+    def action(self) -> tuple[int, Choice]:
+        return self.instrument, self.choice
+
+    @property
+    def reason(self) -> object:
+        """What it names as its rule: the function, which strategies may share; or a rule that nobody knows."""
+        return (self.strategy, self.rule) if self.decision is None else (self.decision.choose, self.decision.coin)
 
     @property
     def same(self) -> bool:
@@ -219,13 +230,9 @@ def judge(recorded: journal.Journal, strategies: list[str], opening_ticks: int) 
             {"strategy": strategy, "rule": rule, "orders": count, "reproduced": again}
             for (strategy, rule), (count, again) in sorted(table.items())
         ],
-        "consistency": agreement(
-            ((order.strategy, order.rule, order.words), (order.instrument, order.choice)) for order in orders
-        ),
+        "consistency": agreement(((order.reason, order.words), order.action) for order in orders),
         "sufficiency": agreement(
-            ((order.strategy, order.rule, order.again), (order.instrument, order.choice))
-            for order in orders
-            if order.decision is not None
+            ((order.reason, order.again), order.action) for order in orders if order.decision is not None
         ),
         "inputs_compared": compared,
         "inputs_differing": sum(each["orders"] for each in differences),
