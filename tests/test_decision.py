@@ -41,7 +41,7 @@ def shipped() -> dict[str, type[Strategy]]:
 
 
 @cache
-def explained(number: int, seed: int, steps: int = 1000) -> list[tuple[str, PlaceOrder]]:
+def explained(number: int, seed: int, steps: int = 1500) -> list[tuple[str, PlaceOrder]]:
     made = strategy(number, seed)
     name = AGENTS + KINDS[number][0]
     rng = np.random.default_rng([number, seed])
