@@ -52,7 +52,7 @@ KINDS: list[tuple[str, dict[str, Any], Endowment]] = [
     ("vendor_fund:VendorFund", {"silent_periods": 2, "period_ms": 90.0}, Endowment(10**7, 300)),
     ("redeemer:Redeemer", {}, Endowment(0, 0, 900)),
     ("coin_maker:CoinMaker", {}, Endowment(10**7, 0, 900)),
-    ("coin_maker:CoinValueTrader", {"margin_bps": 0.0, "opinion_bps": 200.0, "quantity_lots": 10}, Endowment(10**7, 0, 900)),
+    ("coin_maker:CoinValueTrader", {"margin_bps": 5.0, "credence": 0.0}, Endowment(10**7, 0, 900)),
     ("coin_arbitrageur:CoinArbitrageur", {"margin_bps": 5.0}, Endowment(10**6, 0, 0)),
     ("borrower:Borrower", {"attentive_share": 1.0}, Endowment(0, 20, 0)),
     ("liquidator:Liquidator", {}, Endowment(0, 0, 900)),
