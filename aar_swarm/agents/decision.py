@@ -41,6 +41,7 @@ class Fact(StrEnum):
     ASK = "ask"
     BID_LOTS = "bid lots"
     ASK_LOTS = "ask lots"
+    TOUCH = "bid or ask"
     MID = "mid"
     """Or the price of a trade, or the opening price, where a side of the book was empty."""
     COIN_MID = "coin mid"

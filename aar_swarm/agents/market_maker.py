@@ -63,7 +63,7 @@ _QUOTE = Decision(
         private("lean_ticks", float),  # what its inventory takes off the fair value
         private("distance_ticks"),  # half its spread; below 0 on the side of the bids
         private("behind_ticks"),  # of a deeper level, signed likewise
-        public("opposite_ticks"),  # the best price of the other side that it last saw
+        public("opposite_ticks", int, Fact.TOUCH),  # the best price of the other side that it last saw
         own("inventory", int, Fact.INVENTORY),
         private("limit_lots"),
         own("working_lots"),  # on this side

@@ -141,6 +141,7 @@ class JournalFacts:
         }
         # Some agents do not look at a book with an empty side: of those the last with both.
         found = {fact: [Series(part["time_ns"], part[name]) for part in (tops, both)] for fact, name in fields.items()}
+        found[Fact.TOUCH] = found[Fact.BID] + found[Fact.ASK]
         fills = events[(events["kind"] == EventKind.ORDER_FILLED) & (events["instrument"] == instrument)]
         first = np.array([_EVER]), np.array([float(opening_ticks)])
         mids = (both["bid_ticks"] + both["ask_ticks"]) / 2
