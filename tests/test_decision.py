@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 
 import aar_swarm.agents
 from aar_swarm.agents.base import PlaceOrder, Rule, Strategy, Valuation
-from aar_swarm.agents.decision import Choice, Decision, own, private, public
+from aar_swarm.agents.background import Background, BackgroundParams
+from aar_swarm.agents.decision import Choice, Decision, Source, own, private, public
 from aar_swarm.agents.holder import Holder, HolderParams
 from aar_swarm.agents.market_maker import MarketMaker, MarketMakerParams
 from aar_swarm.agents.vendor_fund import VendorFund, VendorFundParams
 from aar_swarm.explanations import decision_of, in_words, redecide, told, value_of, word_of
+from aar_swarm.lobster import order_flow, read
 from aar_swarm.vendors.config import Vendors
 from aar_swarm.vendors.model import log_value
 from aar_swarm.vendors.service import VendorWorld
-from exchange.types import OrderType, Side
+from exchange.types import CommandKind, OrderType, Side
 from tests.strategy_fuzz import KINDS, MARKET, drive, strategy
 from tests.test_agents import OPENED, make, orders, signal, top
+from tests.test_lobster import BOOKS, ROWS, texts, write_pair
 
 AGENTS = "aar_swarm.agents."
 WORD = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -192,3 +195,32 @@ class TestTheExplanationDependsOnWhatDecides:
             placed = orders(maker.handle(signal(-300), 0))
             leans.append({maker.decisions[order.rule].named(order.inputs)["lean_ticks"] for order in placed})
         assert leans[0].isdisjoint(leans[1])
+
+
+def row_of(kind: type[Strategy], rule: int) -> str:
+    """A row of the document's table."""
+    mark = {Source.PUBLIC: "P", Source.OWN: "O", Source.PRIVATE: "–"}
+    inputs = [
+        f"{each.name}{' f' if each.form is float else ''} {mark[each.source]}{'*' if each.fact else ''}"
+        for each in kind.decisions[rule].inputs
+    ]
+    return f"| {kind.__name__} | `{Rule(rule).name}` | {', '.join(inputs)} |"
+
+
+def test_the_document_s_table_is_the_code_s():
+    written = (Path(__file__).parent.parent / "docs" / "explained-trades.md").read_text().splitlines()
+    kinds = [kind for name, kind in shipped().items() if name != "lying_holder:LyingHolder"]
+    rows = {row_of(kind, rule) for kind in kinds for rule in kind.decisions}
+    assert rows == {line for line in written if line.startswith("| ") and "`" in line}
+
+
+def test_an_order_of_a_recorded_day_carries_its_row(tmp_path):
+    file = write_pair(tmp_path, *texts(ROWS, BOOKS))
+    made = Background(MARKET, strategy(5, 1).endowment, BackgroundParams(file=str(file)), strategy(5, 1).rng)
+    placed = orders(made.actions)
+    flow = order_flow(read(file))
+    rows = flow["row"][flow["kind"] == CommandKind.PLACE_ORDER].tolist()
+    assert placed and [order.inputs[0] for order in placed] == rows
+    name = AGENTS + "background:Background"
+    assert all(redecide(name, order.rule, order.inputs) == Choice(*order[1:5]) for order in placed)
+    assert "in row" in told(name, placed[-1].rule, placed[-1].inputs)
