@@ -4,6 +4,7 @@ Progress goes to standard error; results, or one JSON object with --json, to sta
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -64,6 +65,15 @@ class Control(StrEnum):
     KILL_VENDOR = "kill-vendor"
     STATUS = "status"
     STOP = "stop"
+
+
+def _finite(value: Any) -> Any:
+    """The same for JSON, which has no infinite numbers: these as text."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, str]:
@@ -413,6 +423,38 @@ def control(
         raise ConfigurationError(f"the venue refused: {Reason(done.reason).name}")
     _out.print(json.dumps(done._asdict()), soft_wrap=True)
     return 0
+
+
+@app.command()
+def explain(directory: Directory, as_json: AsJson = False) -> None:
+    """Check the explanations that a run's orders carry: are there any, do they give the action again, are they true?"""
+    from aar_swarm.analysis.explained import explain_run, lines
+
+    found = explain_run(directory)
+    if as_json:
+        print(json.dumps(_finite(found)))
+        return
+    for line in lines(found):
+        _out.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def why(
+    directory: Directory,
+    account: Annotated[int, typer.Argument(help="Who placed the order.")],
+    order_id: Annotated[int, typer.Argument(help="The order's own number.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say why an order was placed: what its agent had heard, by which rule and inputs, and what became of it."""
+    from aar_swarm.analysis.why import lines
+    from aar_swarm.analysis.why import why as why_order
+
+    found = why_order(directory, account, order_id)
+    if as_json:
+        print(json.dumps(_finite(found)))
+        return
+    for line in lines(found):
+        _out.print(line, soft_wrap=True, markup=False)
 
 
 def main() -> None:

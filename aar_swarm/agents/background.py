@@ -1,12 +1,14 @@
 """A participant that sends a real day's order flow: its decisions were made in 2012, by others."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm import lobster
 from aar_swarm.agents.base import OPENED, Action, CancelOrder, Event, PlaceOrder, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, private
+from exchange.clock import SECOND
 from exchange.config import Config
 from exchange.types import CommandKind
 
@@ -21,6 +23,25 @@ class BackgroundParams(Config):
     speed: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
 
+def replay(row: int, time_ns: int, side: int, order_type: int, price_ticks: int, quantity_lots: int) -> Choice:
+    """As the row of the recording says: nobody decided on it here, so here the action is its own cause."""
+    return Choice(side, order_type, price_ticks, quantity_lots)
+
+
+_REPLAY = Decision(
+    replay,
+    (
+        private("row"),  # of the day's file, from 0; -1: of the opening book
+        private("time_ns"),  # since the first row of the day
+        private("side"),
+        private("order_type"),
+        private("price_ticks"),
+        private("quantity_lots"),
+    ),
+    lambda v: f"the recorded day has it at {v.time_ns / SECOND:.6f} s, in row {v.row}",
+)
+
+
 class Background(Strategy):
     """Decision rule: none. Each recorded order, cancel and aggressor goes out at its own time, `speed` times as fast.
 
@@ -29,16 +50,23 @@ class Background(Strategy):
     """
 
     Params = BackgroundParams
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.REPLAY: _REPLAY}
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, BackgroundParams)
         flow = lobster.order_flow(lobster.read(params.file))
         self.due_ns = (flow["time_ns"] / params.speed).astype("i8").tolist()
         self.actions: list[Action] = [
-            PlaceOrder(order_id, side, order_type, price_ticks, quantity_lots, int(Rule.REPLAY))
+            PlaceOrder(
+                order_id,
+                *replay(row, time_ns, side, order_type, price_ticks, quantity_lots),
+                int(Rule.REPLAY),
+                0,
+                _REPLAY.words(row, time_ns, side, order_type, price_ticks, quantity_lots),
+            )
             if kind == _PLACE_ORDER
             else CancelOrder(target, quantity_lots, int(Rule.REPLAY))
-            for kind, order_id, target, side, order_type, price_ticks, quantity_lots in zip(
+            for kind, order_id, target, side, order_type, price_ticks, quantity_lots, row, time_ns in zip(
                 *(
                     flow[name].tolist()
                     for name in (
@@ -49,6 +77,8 @@ class Background(Strategy):
                         "order_type",
                         "price_ticks",
                         "quantity_lots",
+                        "row",
+                        "time_ns",
                     )
                 ),
                 strict=True,

@@ -3,13 +3,14 @@
 Owns the bookkeeping that every strategy needs: its position, its cash and its open orders, as the venue reported them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from aar_swarm.agents.decision import Decision
 from exchange.config import Config
 from exchange.types import CommandKind, EventKind, OrderType, Phase, Side
 from exchange.wire import Loan, MessageKind, Notice, Report, TopOfBook
@@ -202,6 +203,8 @@ class Strategy:
     """Whether it needs a vendor, which the scenario's [vendors] then deals it."""
     listens_to_coin: ClassVar[Sequence[MessageKind]] = ()
     """Market data of the stablecoin. Who wants none does not care about news of it either."""
+    decisions: ClassVar[Mapping[int, Decision]] = {}
+    """By rule: how it decides on its orders. One that it places without is unexplained."""
 
     def __init__(self, market: Market, endowment: Endowment, params: Config, rng: np.random.Generator) -> None:
         self.market = market
@@ -252,10 +255,25 @@ class Strategy:
                 self.halted = False
         return self.on_event(event, now_ns)
 
+    def decide(self, rule: Rule, *values: float) -> PlaceOrder | None:
+        """Let the rule's function decide on these inputs; the order that it gives carries them. None: it gives none.
+
+        No order is placed beyond the prices that the venue knows.
+        """
+        decision = self.decisions[rule]
+        choice = decision.choose(*values)
+        market = self.market
+        if choice is None or choice.price_ticks >= (market.coin_levels if decision.coin else market.price_levels):
+            return None
+        side, order_type, price_ticks, quantity_lots = choice
+        instrument = market.stablecoin if decision.coin else market.instrument
+        words = decision.words(*values)
+        return self._order(side, order_type, price_ticks, quantity_lots, rule, instrument, words)
+
     def buy(
         self, order_type: OrderType, price_ticks: int, quantity_lots: int, rule: Rule, instrument: int | None = None
     ) -> PlaceOrder:
-        """instrument: None for the market's main one; so in sell."""
+        """An order without an explanation. instrument: None for the market's main one; so in sell."""
         return self._order(_BUY, order_type, price_ticks, quantity_lots, rule, instrument)
 
     def sell(
@@ -274,16 +292,19 @@ class Strategy:
     def _order(
         self,
         side: int,
-        order_type: OrderType,
+        order_type: int,
         price_ticks: int,
         quantity_lots: int,
         rule: Rule,
         instrument: int | None,
+        inputs: tuple[int, ...] = (),
     ) -> PlaceOrder:
         number = self.market.instrument if instrument is None else instrument
         self._last_order_id += 1
         self.open_orders[self._last_order_id] = OpenOrder(side, price_ticks, quantity_lots, instrument=number)
-        return PlaceOrder(self._last_order_id, side, int(order_type), price_ticks, quantity_lots, int(rule), number)
+        return PlaceOrder(
+            self._last_order_id, side, int(order_type), price_ticks, quantity_lots, int(rule), number, inputs
+        )
 
     def _book(self, report: Report) -> None:
         kind = report.kind

@@ -18,6 +18,7 @@ from aar_swarm.agents.base import (
     Timer,
     Wake,
 )
+from aar_swarm.agents.decision import Choice, Decision, Fact, buy, own, private, public, sell
 from aar_swarm.theory import health_factor
 from exchange.clock import MS
 from exchange.config import Config
@@ -46,6 +47,67 @@ class BorrowerParams(Config):
     retry_ms: Annotated[float, Field(ge=1, le=600_000)] = 300.0
 
 
+def sell_borrowed(to_sell_lots: int, coins: int, par_ticks: int, slippage_bps: float) -> Choice | None:
+    """What it means to sell of its loan and has, not further below par than its slippage."""
+    lots = min(to_sell_lots, coins)
+    return sell(OrderType.IOC, int(par_ticks * (1 - slippage_bps / _BPS)), lots) if lots > 0 else None
+
+
+def health(collateral_value: int, threshold_bps: int, debt: int, coin_ticks: int) -> float:
+    return health_factor(collateral_value, 1.0, threshold_bps / _BPS, debt * coin_ticks)
+
+
+def excess_lots(collateral_value: int, threshold_bps: int, debt: int, coin_ticks: int, target_health: float) -> int:
+    """Debt beyond what gives the target."""
+    return debt - int(collateral_value * threshold_bps / _BPS / (target_health * coin_ticks))
+
+
+def buy_to_repay(
+    collateral_value: int, threshold_bps: int, debt: int, coin_ticks: int, comfort_health: float, target_health: float,
+    coins: int, kept: int, limit_ticks: int,
+) -> Choice | None:  # fmt: skip
+    """Below its comfort: the coins that it lacks for its target, as far as what it kept goes."""
+    if not (debt and collateral_value) or health(collateral_value, threshold_bps, debt, coin_ticks) >= comfort_health:
+        return None
+    excess = excess_lots(collateral_value, threshold_bps, debt, coin_ticks, target_health)
+    missing = min(excess - min(excess, coins), kept // limit_ticks)
+    return buy(OrderType.IOC, limit_ticks, missing) if missing > 0 else None
+
+
+_DECISIONS: dict[int, Decision] = {
+    Rule.SELL_COIN: Decision(
+        sell_borrowed,
+        (
+            private("to_sell_lots"),
+            own("coins", int, Fact.POSITION),
+            public("par_ticks"),
+            private("slippage_bps", float),
+        ),
+        lambda v: f"it spends what it borrowed: {v.to_sell_lots} coins to sell within {v.slippage_bps:g} bps of par",
+        coin=True,
+    ),
+    Rule.REPAY: Decision(
+        buy_to_repay,
+        (
+            own("collateral_value"),  # its collateral at the oracle's price
+            public("threshold_bps"),
+            own("debt"),
+            public("coin_ticks"),  # the oracle's, or par
+            private("comfort_health", float),
+            private("target_health", float),
+            own("coins", int, Fact.POSITION),
+            private("kept"),
+            private("limit_ticks"),  # par and its slippage
+        ),
+        lambda v: (
+            f"its loan's health was {health(v.collateral_value, v.threshold_bps, v.debt, v.coin_ticks):.3f}, below its "
+            f"comfort of {v.comfort_health:g}, with {v.coins} coins and {v.kept} kept for that"
+        ),
+        coin=True,
+    ),
+}
+
+
 class Borrower(Strategy):
     """Decision rule.
 
@@ -60,6 +122,7 @@ class Borrower(Strategy):
 
     Params: ClassVar[type[Config]] = BorrowerParams
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (EventKind.ORACLE_UPDATED,)
+    decisions = _DECISIONS
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, BorrowerParams)
@@ -110,8 +173,10 @@ class Borrower(Strategy):
 
     def health(self) -> float:
         """The health factor at the oracle's prices."""
-        threshold = self.market.liquidation_threshold_bps / _BPS
-        return health_factor(self._collateral_value(), 1.0, threshold, self.debt * self._coin_ticks())
+        return health(*self._loan())
+
+    def _loan(self) -> tuple[int, int, int, int]:
+        return self._collateral_value(), self.market.liquidation_threshold_bps, self.debt, self._coin_ticks()
 
     def _borrow(self) -> list[Action]:
         lots = int(self.ltv * self._collateral_value() / self._coin_ticks())
@@ -121,11 +186,8 @@ class Borrower(Strategy):
         return [self.request(CommandKind.BORROW, lots, Rule.BORROW)]
 
     def _sell(self, now_ns: int) -> list[Action]:
-        lots = min(self.to_sell, self.coins)
-        if lots <= 0:
-            return []
-        limit = int(self.market.par_ticks * (1 - self.p.slippage_bps / _BPS))
-        return [self.sell(OrderType.IOC, limit, lots, Rule.SELL_COIN, self.market.stablecoin), self._again(now_ns)]
+        order = self.decide(Rule.SELL_COIN, self.to_sell, self.coins, self.market.par_ticks, self.p.slippage_bps)
+        return [] if order is None else [order, self._again(now_ns)]
 
     def _defend(self) -> list[Action]:
         if (
@@ -134,8 +196,7 @@ class Borrower(Strategy):
             or self.health() >= self.p.comfort_health
         ):
             return []
-        bearable = self._collateral_value() * self.market.liquidation_threshold_bps / _BPS
-        excess = self.debt - int(bearable / (self.p.target_health * self._coin_ticks()))
+        excess = excess_lots(*self._loan(), self.p.target_health)
         self.to_sell = 0  # it needs them itself now
         working = sum(order.leaves_lots for order in self.open_orders.values())
         actions: list[Action] = []
@@ -144,9 +205,11 @@ class Borrower(Strategy):
             self.asked = int(CommandKind.REPAY)
             actions.append(self.request(CommandKind.REPAY, repaid, Rule.REPAY))
         limit = int(self.market.par_ticks * (1 + self.p.slippage_bps / _BPS))
-        missing = min(excess - repaid, self.kept // limit)
-        if missing > 0 and not working:
-            actions.append(self.buy(OrderType.IOC, limit, missing, Rule.REPAY, self.market.stablecoin))
+        if not working:
+            aims = (self.p.comfort_health, self.p.target_health)
+            order = self.decide(Rule.REPAY, *self._loan(), *aims, self.coins, self.kept, limit)
+            if order is not None:
+                actions.append(order)
         return actions
 
     def _again(self, now_ns: int) -> Wake:

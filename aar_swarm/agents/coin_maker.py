@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from aar_swarm.agents.base import SIGNAL, Action, Endowment, Event, Market, Notice, Strategy
+from aar_swarm.agents.decision import on_the_coin
 from aar_swarm.agents.market_maker import MarketMaker, MarketMakerParams
 from aar_swarm.agents.value_trader import ValueTrader, ValueTraderParams
 from exchange.config import Config
@@ -49,6 +50,7 @@ class CoinMaker(OnTheCoin, MarketMaker):
     """Decision rule: a MarketMaker's, for the stablecoin. Of a rumour it takes `credence`; it learns from the flow."""
 
     Params = CoinMakerParams
+    decisions = on_the_coin(MarketMaker.decisions)
     listens_to_coin = (MessageKind.TOP_OF_BOOK,)
 
 
@@ -60,4 +62,5 @@ class CoinValueTrader(OnTheCoin, ValueTrader):
     """Decision rule: a ValueTrader's, for the stablecoin: patient bids below par. Of a rumour it takes `credence`."""
 
     Params = CoinValueTraderParams
+    decisions = on_the_coin(ValueTrader.decisions)
     listens_to_coin = (MessageKind.SLOW_TOP_OF_BOOK,)

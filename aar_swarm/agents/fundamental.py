@@ -1,11 +1,13 @@
 """A fundamental buyer or seller: builds a position for reasons of value, in large orders, and takes its time."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from aar_swarm.agents.base import OPENED, PHASE_CHANGED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, Input, buy, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import OrderType, Phase
@@ -37,6 +39,67 @@ class FundamentalParams(Config):
     """Probability that it looks and acts when a halt's reopening auction is announced."""
 
 
+def lots_at(sign: int, limit_ticks: int, seen_ticks: int, lots: int, eager_bps: float, largest_orders: float) -> int:
+    """What it wants at a price that it saw: nothing on the wrong side of its limit, and more the further beyond it."""
+    beyond = sign * (limit_ticks - seen_ticks)
+    if beyond < 0:
+        return 0
+    return int(lots * min(1 + beyond * _BPS / (limit_ticks * eager_bps), largest_orders))
+
+
+def buy_fundamental(
+    look_limit_ticks: int, seen_ticks: int, quantity_lots: int, eager_bps: float, largest_orders: float,
+    limit_ticks: int, reach_bps: float, cash: int, committed_cash: int,
+) -> Choice | None:  # fmt: skip
+    """What it decided on at its look, at its limit of now or a little beyond the price that it saw, and as far as the
+    cash goes that its resting orders do not need."""
+    quantity = lots_at(1, look_limit_ticks, seen_ticks, quantity_lots, eager_bps, largest_orders)
+    price = max(round(min(limit_ticks, seen_ticks * (1 + reach_bps / _BPS))), 1)
+    quantity = min(quantity, (cash - committed_cash) // price)
+    return buy(OrderType.LIMIT, price, quantity) if quantity > 0 else None
+
+
+def sell_fundamental(
+    look_limit_ticks: int, seen_ticks: int, quantity_lots: int, eager_bps: float, largest_orders: float,
+    limit_ticks: int, reach_bps: float, shares: int, committed_lots: int,
+) -> Choice | None:  # fmt: skip
+    """The mirror image, of what it has."""
+    quantity = lots_at(-1, look_limit_ticks, seen_ticks, quantity_lots, eager_bps, largest_orders)
+    price = max(round(max(limit_ticks, seen_ticks * (1 - reach_bps / _BPS))), 1)
+    quantity = min(quantity, shares - committed_lots)
+    return sell(OrderType.LIMIT, price, quantity) if quantity > 0 else None
+
+
+def _inputs(seen: Fact, *means: Input) -> tuple[Input, ...]:
+    return (
+        private("look_limit_ticks"),  # its value less its margin when it looked
+        public("seen_ticks", int, seen, recent=False),  # when it looked; it thinks before it acts
+        private("quantity_lots"),
+        private("eager_bps", float),
+        private("largest_orders", float),
+        private("limit_ticks"),  # its value less its margin now, within the venue's prices
+        private("reach_bps", float),
+        *means,
+    )
+
+
+def _mispricing(v: SimpleNamespace) -> str:
+    return (
+        f"it saw {v.seen_ticks} when its limit was {v.look_limit_ticks}, and trades {v.quantity_lots} lots at that "
+        f"and as much again for every {v.eager_bps:g} bps beyond it"
+    )
+
+
+_DECISIONS: dict[int, Decision] = {
+    Rule.BUY_FUNDAMENTAL: Decision(
+        buy_fundamental, _inputs(Fact.ASK, own("cash", int, Fact.CASH), own("committed_cash")), _mispricing
+    ),
+    Rule.SELL_FUNDAMENTAL: Decision(
+        sell_fundamental, _inputs(Fact.BID, own("shares", int, Fact.POSITION), own("committed_lots")), _mispricing
+    ),
+}
+
+
 class Fundamental(Strategy):
     """Decision rule.
 
@@ -51,6 +114,7 @@ class Fundamental(Strategy):
     """
 
     Params = FundamentalParams
+    decisions = _DECISIONS
     listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
@@ -61,6 +125,7 @@ class Fundamental(Strategy):
         self.top: TopOfBook | None = None
         self.decided_lots = 0
         self.seen_ticks = 0
+        self.look_limit_ticks = 0
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
@@ -97,12 +162,12 @@ class Fundamental(Strategy):
             seen, there = top.ask_ticks, top.ask_lots
         else:
             seen, there = top.bid_ticks, top.bid_lots
-        self.seen_ticks = seen
-        beyond = self.sign * (self.limit_ticks - seen)
-        if not there or beyond < 0:
-            return 0
-        eager = 1 + beyond * _BPS / (self.limit_ticks * self.p.eager_bps)
-        return int(self.p.quantity_lots * min(eager, self.p.largest_orders))
+        self.seen_ticks, self.look_limit_ticks = seen, self.limit_ticks
+        return lots_at(self.sign, self.limit_ticks, seen, *self._appetite) if there else 0
+
+    @property
+    def _appetite(self) -> tuple[int, float, float]:
+        return self.p.quantity_lots, self.p.eager_bps, self.p.largest_orders
 
     def _look(self, now_ns: int) -> list[Action]:
         actions: list[Action] = []
@@ -115,14 +180,17 @@ class Fundamental(Strategy):
         return actions
 
     def _act(self) -> list[Action]:
-        reach = self.seen_ticks * (1 + self.sign * self.p.reach_bps / _BPS)
-        price = round(min(self.limit_ticks, reach) if self.sign > 0 else max(self.limit_ticks, reach))
-        price = min(max(price, 1), self.market.price_levels - 1)
-        quantity, self.decided_lots = self.decided_lots, 0
+        if not self.decided_lots:
+            return []
+        self.decided_lots = 0
         resting = self.open_orders.values()
         if self.sign > 0:
-            cash = self.cash - sum(order.price_ticks * order.leaves_lots for order in resting)
-            quantity = min(quantity, cash // price)
-            return [self.buy(OrderType.LIMIT, price, quantity, Rule.BUY_FUNDAMENTAL)] if quantity > 0 else []
-        quantity = min(quantity, self.shares - sum(order.leaves_lots for order in resting))
-        return [self.sell(OrderType.LIMIT, price, quantity, Rule.SELL_FUNDAMENTAL)] if quantity > 0 else []
+            rule = Rule.BUY_FUNDAMENTAL
+            means = (self.cash, sum(order.price_ticks * order.leaves_lots for order in resting))
+        else:
+            rule = Rule.SELL_FUNDAMENTAL
+            means = (self.shares, sum(order.leaves_lots for order in resting))
+        limit = min(self.limit_ticks, self.market.price_levels - 1)
+        seen = (self.look_limit_ticks, self.seen_ticks)
+        order = self.decide(rule, *seen, *self._appetite, limit, self.p.reach_bps, *means)
+        return [] if order is None else [order]

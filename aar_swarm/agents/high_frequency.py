@@ -1,11 +1,13 @@
 """A high-frequency intermediary: quotes and takes at the touch, and holds next to nothing for next to no time."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from aar_swarm.agents.base import CANCELLED, FILLED, Action, Event, OpenOrder, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, buy, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import OrderType, Side
@@ -26,6 +28,97 @@ class HighFrequencyParams(Config):
     """Least time between two takes, and two attempts to offload that found nobody."""
 
 
+_BUY, _SELL = int(Side.BUY), int(Side.SELL)
+_OWN_BID, _OWN_ASK = 1, 2
+"""At the touch, as bits."""
+
+
+def touches(bid_ticks: int, bid_lots: int, ask_ticks: int, ask_lots: int) -> tuple[int, int]:
+    """The best bid and ask; where a side is empty, one that leaves a spread of two."""
+    return bid_ticks if bid_lots else ask_ticks - 2, ask_ticks if ask_lots else bid_ticks + 2
+
+
+def reduce_inventory(
+    bid_ticks: int, bid_lots: int, ask_ticks: int, ask_lots: int, inventory: int, limit_lots: int, overdue_ns: float,
+    offloading: int, reach_ticks: int,
+) -> Choice | None:  # fmt: skip
+    """All of it, at or beyond its limit, once it is overdue, or when it has begun to already."""
+    if not (offloading or overdue_ns >= 0 or abs(inventory) >= limit_lots):
+        return None
+    if inventory > 0:
+        return sell(OrderType.IOC, max(bid_ticks - reach_ticks, 1), inventory) if bid_lots else None
+    return buy(OrderType.IOC, ask_ticks + reach_ticks, -inventory) if inventory and ask_lots else None
+
+
+def take_touch(
+    bid_ticks: int, bid_lots: int, ask_ticks: int, ask_lots: int, inventory: int, limit_lots: int, quantity_lots: int,
+    take_imbalance: float, own_at_touch: int,
+) -> Choice | None:  # fmt: skip
+    """What is left of a side that has less than that share of the other, if it is not its own order."""
+    for side, price, here, there, mine in (
+        (_BUY, ask_ticks, ask_lots, bid_lots, _OWN_ASK),
+        (_SELL, bid_ticks, bid_lots, ask_lots, _OWN_BID),
+    ):
+        if 0 < here <= take_imbalance * there and not own_at_touch & mine:
+            room = limit_lots - (inventory if side == _BUY else -inventory)
+            quantity = min(here, quantity_lots, room)
+            return Choice(side, int(OrderType.IOC), price, quantity) if quantity > 0 else None
+    return None
+
+
+def quote_at_touch(
+    bid_ticks: int, bid_lots: int, ask_ticks: int, ask_lots: int, inventory: int, limit_lots: int, quantity_lots: int,
+    sign: int,
+) -> Choice | None:  # fmt: skip
+    """At the touch of a side (1: bids), or one better in a wide spread; beyond half its limit only what reduces it."""
+    bid, ask = touches(bid_ticks, bid_lots, ask_ticks, ask_lots)
+    towards = sign * inventory
+    touch = bid if sign > 0 else ask
+    price = touch + sign if ask - bid > 2 or (ask - bid == 2 and towards < 0) else touch
+    if 2 * towards >= limit_lots or price <= 0:
+        return None
+    side = _BUY if sign > 0 else _SELL
+    return Choice(side, int(OrderType.POST_ONLY), price, min(quantity_lots, limit_lots - towards))
+
+
+_SEEN = (
+    public("bid_ticks", int, Fact.BID),
+    public("bid_lots", int, Fact.BID_LOTS),
+    public("ask_ticks", int, Fact.ASK),
+    public("ask_lots", int, Fact.ASK_LOTS),
+    own("inventory", int, Fact.INVENTORY),
+    private("limit_lots"),
+)
+_DECISIONS: dict[int, Decision] = {
+    Rule.REDUCE_INVENTORY: Decision(
+        reduce_inventory,
+        # reach_ticks: not beyond the venue's prices
+        (*_SEEN, private("overdue_ns", float), private("offloading"), private("reach_ticks")),
+        lambda v: (
+            f"its inventory was {v.inventory:+d} of at most {v.limit_lots}"
+            + (", and it had begun to offload" if v.offloading else "")
+            + (f", {v.overdue_ns / MS:.1f} ms longer than it holds one" if v.overdue_ns >= 0 else "")
+        ),
+    ),
+    Rule.TAKE_TOUCH: Decision(
+        take_touch,
+        (*_SEEN, private("quantity_lots"), private("take_imbalance", float), own("own_at_touch")),
+        lambda v: (
+            f"the touch had {v.bid_lots} bid at {v.bid_ticks} and {v.ask_lots} offered at {v.ask_ticks}, and less than "
+            f"{v.take_imbalance:.0%} of the other side is about to go"
+        ),
+    ),
+    Rule.QUOTE: Decision(
+        quote_at_touch,
+        (*_SEEN, private("quantity_lots"), private("sign")),
+        lambda v: (
+            f"it had no {'bid' if v.sign > 0 else 'offer'} at the touch of {v.bid_ticks}/{v.ask_ticks} with an "
+            f"inventory of {v.inventory:+d} of at most {v.limit_lots}"
+        ),
+    ),
+}
+
+
 class HighFrequency(Strategy):
     """Decision rule.
 
@@ -42,6 +135,7 @@ class HighFrequency(Strategy):
     """
 
     Params = HighFrequencyParams
+    decisions = _DECISIONS
     listens_to = (MessageKind.TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
@@ -69,45 +163,47 @@ class HighFrequency(Strategy):
         direction = (self.inventory > 0) - (self.inventory < 0)
         if direction != self.direction:
             self.direction, self.since_ns, self.offloading = direction, now_ns, False
-        overdue = direction != 0 and now_ns - self.since_ns >= self.p.hold_ms * MS
-        self.offloading = self.offloading or overdue or abs(self.inventory) >= self.p.inventory_limit_lots
+        overdue_ns = now_ns - self.since_ns - self.p.hold_ms * MS if direction else -math.inf
+        begun = self.offloading
+        self.offloading = begun or overdue_ns >= 0 or abs(self.inventory) >= self.p.inventory_limit_lots
         if self.offloading:
-            return self._offload(self.top, now_ns)
+            return self._offload(self.top, begun, overdue_ns, now_ns)
         return [*self._take(self.top, now_ns), *self._quote(self.top)]
 
-    def _offload(self, top: TopOfBook, now_ns: int) -> list[Action]:
+    def _seen(self, top: TopOfBook) -> tuple[int, ...]:
+        touch = (top.bid_ticks, top.bid_lots, top.ask_ticks, top.ask_lots)
+        return (*touch, self.inventory, self.p.inventory_limit_lots)
+
+    def _offload(self, top: TopOfBook, begun: bool, overdue_ns: float, now_ns: int) -> list[Action]:
         actions: list[Action] = [
             self.cancel(number, Rule.WITHDRAW)
             for number, order in self.open_orders.items()
             if number != self.aggressor and not order.cancelling
         ]
-        excess = abs(self.inventory)
-        side = Side.SELL if self.inventory > 0 else Side.BUY
-        return [*actions, *self._aggress(top, side, excess, self.p.reach_ticks, Rule.REDUCE_INVENTORY, now_ns)]
+        reach = self.p.reach_ticks
+        if self.inventory < 0:
+            reach = min(reach, self.market.price_levels - 1 - top.ask_ticks)
+        inputs = (*self._seen(top), overdue_ns, begun, reach)
+        return [*actions, *self._aggress(Rule.REDUCE_INVENTORY, inputs, now_ns)]
 
     def _take(self, top: TopOfBook, now_ns: int) -> list[Action]:
-        for side, here, there in ((Side.BUY, top.ask_lots, top.bid_lots), (Side.SELL, top.bid_lots, top.ask_lots)):
-            room = self.p.inventory_limit_lots - (self.inventory if side == Side.BUY else -self.inventory)
-            mine = any(order.side != side for order in self.open_orders.values() if self._at_touch(order, top))
-            if 0 < here <= self.p.take_imbalance * there and not mine:
-                quantity = min(here, self.p.quantity_lots, room)
-                return self._aggress(top, side, quantity, 0, Rule.TAKE_TOUCH, now_ns)
-        return []
+        mine = 0
+        for order in self.open_orders.values():
+            if self._at_touch(order, top):
+                mine |= _OWN_BID if order.side == _BUY else _OWN_ASK
+        inputs = (*self._seen(top), self.p.quantity_lots, self.p.take_imbalance, mine)
+        return self._aggress(Rule.TAKE_TOUCH, inputs, now_ns)
 
     def _at_touch(self, order: OpenOrder, top: TopOfBook) -> bool:
         return order.price_ticks == (top.bid_ticks if order.side == Side.BUY else top.ask_ticks)
 
-    def _aggress(
-        self, top: TopOfBook, side: Side, quantity_lots: int, reach_ticks: int, rule: Rule, now_ns: int
-    ) -> list[Action]:
-        there = top.ask_lots if side == Side.BUY else top.bid_lots
-        if self.aggressor in self.open_orders or now_ns < self.not_before_ns or quantity_lots <= 0 or not there:
+    def _aggress(self, rule: Rule, inputs: tuple[float, ...], now_ns: int) -> list[Action]:
+        """One at a time, and not sooner after another than its pause."""
+        if self.aggressor in self.open_orders or now_ns < self.not_before_ns:
             return []
-        if side == Side.BUY:
-            price = min(top.ask_ticks + reach_ticks, self.market.price_levels - 1)
-            order = self.buy(OrderType.IOC, price, quantity_lots, rule)
-        else:
-            order = self.sell(OrderType.IOC, max(top.bid_ticks - reach_ticks, 1), quantity_lots, rule)
+        order = self.decide(rule, *inputs)
+        if order is None:
+            return []
         self.aggressor = order.order_id
         self.not_before_ns = now_ns + int(self.p.pause_ms * MS)
         return [order, Wake(self.not_before_ns, 0)]
@@ -115,11 +211,10 @@ class HighFrequency(Strategy):
     def _quote(self, top: TopOfBook) -> list[Action]:
         actions: list[Action] = []
         limit = self.p.inventory_limit_lots
-        bid = top.bid_ticks if top.bid_lots else top.ask_ticks - 2
-        ask = top.ask_ticks if top.ask_lots else top.bid_ticks + 2
+        bid, ask = touches(top.bid_ticks, top.bid_lots, top.ask_ticks, top.ask_lots)
         for side in (Side.BUY, Side.SELL):
-            towards = self.inventory if side == Side.BUY else -self.inventory
             inwards = 1 if side == Side.BUY else -1
+            towards = inwards * self.inventory
             touch = bid if side == Side.BUY else ask
             standing = False
             for number, order in self.open_orders.items():
@@ -131,9 +226,8 @@ class HighFrequency(Strategy):
                     standing = True
                 else:
                     actions.append(self.cancel(number, Rule.WITHDRAW))
-            price = touch + inwards if ask - bid > 2 or (ask - bid == 2 and towards < 0) else touch
-            quantity = min(self.p.quantity_lots, limit - towards)
-            if not standing and 2 * towards < limit and 0 < price < self.market.price_levels:
-                place = self.buy if side == Side.BUY else self.sell
-                actions.append(place(OrderType.POST_ONLY, price, quantity, Rule.QUOTE))
+            if not standing:
+                placed = self.decide(Rule.QUOTE, *self._seen(top), self.p.quantity_lots, inwards)
+                if placed is not None:
+                    actions.append(placed)
         return actions

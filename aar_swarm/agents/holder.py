@@ -1,13 +1,16 @@
 """A holder of shares who, on bad news, computes its own best exit as if it were alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from aar_swarm.agents.base import PHASE_CHANGED, SIGNAL, Action, Event, Plan, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public, sell
 from aar_swarm.execution import Impact, expected_cost, schedule, urgency
 from exchange.clock import MS, SECOND
 from exchange.config import Config
@@ -15,6 +18,7 @@ from exchange.types import EventKind, OrderType, Phase
 from exchange.wire import MessageKind, TopOfBook
 
 _BPS = 10_000
+MAX_STEPS = 1000
 _DEPTH_SHARE = 0.01  # TopOfBook's depth is what rests within 1 % of the mid
 
 
@@ -24,7 +28,7 @@ class HolderParams(Config):
     conviction_spread_bps: Annotated[float, Field(ge=0, le=5000)] = 20.0
     horizon_s: Annotated[float, Field(ge=0.001, le=3600)] = 1.5
     """Median over holders of the time within which each wants to be out."""
-    steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 10
     risk_aversion: Annotated[float, Field(ge=0, le=1e6)] = 5e-3
     """Median λ, 1/(ticks × lots)."""
     spread_of_tastes: Annotated[float, Field(ge=0, le=3)] = 0.5
@@ -35,6 +39,71 @@ class HolderParams(Config):
     """ρ: the time in which a holder believes a walked book to refill; makers look about every 0.1 s."""
     volatility_floor: Annotated[float, Field(gt=0, le=1e6)] = 2.0
     """Least σ, ticks/√s, that a holder believes in."""
+
+
+@lru_cache(maxsize=256)
+def planned_holding(lots: int, horizon_s: float, steps: int, urgency: float) -> tuple[int, ...]:
+    """What to hold after step 0 … steps: the schedule of Almgren and Chriss, in whole lots."""
+    return tuple(int(held) for held in np.round(schedule(lots, horizon_s, steps, urgency)))
+
+
+def _slice(due: int, planned: int, overdue: bool) -> Choice | None:
+    """What is due, as what was planned or as more than that, which are two rules."""
+    return sell(OrderType.MARKET, 0, due) if due > 0 and overdue == (due > planned) else None
+
+
+def _due(
+    news_bps: int, before_bps: float, shares: int, working_lots: int, held: tuple[int, ...], step: int, overdue: bool
+) -> Choice | None:
+    if before_bps + news_bps >= 0:
+        return None
+    return _slice(shares - working_lots - held[step], held[step - 1] - held[step], overdue)
+
+
+def exit_slice(
+    news_bps: int, before_bps: float, shares: int, working_lots: int, lots: int, horizon_s: float, steps: int,
+    urgency: float, step: int,
+) -> Choice | None:  # fmt: skip
+    """Once the news has made the expected return negative: what is due of the plan's step."""
+    if not 0 < step <= steps <= MAX_STEPS:
+        return None
+    held = planned_holding(lots, horizon_s, steps, urgency)
+    return _due(news_bps, before_bps, shares, working_lots, held, step, overdue=False)
+
+
+def exit_overdue(
+    news_bps: int, before_bps: float, shares: int, working_lots: int, lots: int, horizon_s: float, steps: int,
+    urgency: float, step: int,
+) -> Choice | None:  # fmt: skip
+    """The same, when that is more than the step's own: an earlier one could not be sold."""
+    if not 0 < step <= steps <= MAX_STEPS:
+        return None
+    held = planned_holding(lots, horizon_s, steps, urgency)
+    return _due(news_bps, before_bps, shares, working_lots, held, step, overdue=True)
+
+
+_INPUTS = (
+    public("news_bps", int, Fact.SIGNAL, recent=False),  # by which it decided to leave
+    private("before_bps", float),  # the return that it expected before that
+    own("shares", int, Fact.POSITION),
+    own("working_lots"),
+    private("lots"),  # of its plan, the shares that it had then
+    private("horizon_s", float),
+    private("steps"),
+    private("urgency", float),  # κ, 1/s: a sufficient statistic of spread, depth and volatility seen, and of its fear
+    private("step"),
+)
+
+
+def _news(v: SimpleNamespace) -> str:
+    return (
+        f"the news of {v.news_bps:+d} bps made its expected return {v.before_bps + v.news_bps:+.1f} bps, and step "
+        f"{v.step} of {v.steps} of its plan to sell {v.lots} within {v.horizon_s:.2f} s was due"
+    )
+
+
+EXIT = Decision(exit_slice, _INPUTS, _news)
+EXIT_OVERDUE = Decision(exit_overdue, _INPUTS, lambda v: f"{_news(v)}, with what earlier steps could not sell")
 
 
 class Holder(Strategy):
@@ -53,6 +122,7 @@ class Holder(Strategy):
     Params: ClassVar[type[Config]] = HolderParams
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.SLOW_TOP_OF_BOOK,)
     exit_rule: ClassVar[Rule] = Rule.EXIT
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.EXIT: EXIT, Rule.EXIT_OVERDUE: EXIT_OVERDUE}
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, HolderParams)
@@ -64,7 +134,10 @@ class Holder(Strategy):
         self.step_ns = max(MS, int(self.horizon_s / params.steps * SECOND))
         self.top: TopOfBook | None = None
         self.variance = params.volatility_floor**2  # ticks² a second
-        self.held: np.ndarray | None = None  # the schedule: what to hold after each step
+        self.held: tuple[int, ...] | None = None  # the schedule: what to hold after each step
+        self.reason: tuple[float, ...] = ()  # for which it left
+        self.schedule: tuple[float, ...] = ()  # what its schedule follows from
+        self.before_bps = self.conviction  # the return that it expected before the latest news
         self.step = 0
         self.news_bps: int | None = None  # the latest
         self.departures = -1  # the number of the latest; its timers carry it
@@ -73,6 +146,7 @@ class Holder(Strategy):
         if isinstance(event, TopOfBook):
             self._look(event)
         elif event.kind == SIGNAL:
+            self.before_bps = self.conviction
             self.conviction += event.value  # type: ignore[union-attr]
             self.news_bps = event.value  # type: ignore[union-attr]
             if self.held is None:
@@ -90,11 +164,17 @@ class Holder(Strategy):
         if self.held is None:
             assert self.news_bps is not None
             self._make_plan(self.news_bps)
+            self.reason = self._reason()
         self.departures += 1
         return self._sell_slice(now_ns)
 
     def _wants_out(self) -> bool:
         return self.conviction < 0
+
+    def _reason(self) -> tuple[float, ...]:
+        """The inputs for which it leaves, the first of its exit rules."""
+        assert self.news_bps is not None
+        return (self.news_bps, self.before_bps)
 
     def _look(self, top: TopOfBook) -> None:
         before, self.top = self.top, top
@@ -119,23 +199,27 @@ class Holder(Strategy):
         volatility = math.sqrt(max(self.variance, self.p.volatility_floor**2))
         step_s = self.horizon_s / self.p.steps
         kappa = urgency(impact, volatility, self.risk_aversion, step_s)
-        self.held = np.round(schedule(self.shares, self.horizon_s, self.p.steps, kappa))
+        self.schedule = (self.shares, self.horizon_s, self.p.steps, kappa)
+        self.held = planned_holding(self.shares, self.horizon_s, self.p.steps, kappa)
         news = -signal_bps / _BPS * mid * self.shares
-        self.plan = Plan(self.shares, expected_cost(self.held, impact, step_s) + news)
+        self.plan = Plan(self.shares, expected_cost(np.array(self.held, float), impact, step_s) + news)
 
     def _sell_slice(self, now_ns: int) -> list[Action]:
         assert self.held is not None
         self.step = min(self.step + 1, self.p.steps)
         working = sum(order.leaves_lots for order in self.open_orders.values())
-        due = self.shares - working - int(self.held[self.step])
         actions: list[Action] = []
-        if due > 0 and not self.liquidating:
-            planned = int(self.held[self.step - 1] - self.held[self.step])
-            rule = self.exit_rule if due <= planned else Rule.EXIT_OVERDUE
-            actions.append(self.sell(OrderType.MARKET, 0, due, rule))
+        if not self.liquidating:
+            inputs = self._slice_inputs(working)
+            order = self.decide(self.exit_rule, *inputs) or self.decide(Rule.EXIT_OVERDUE, *inputs)
+            if order is not None:
+                actions.append(order)
         if self.shares > 0:
             actions.append(Wake(now_ns + self.step_ns, self.departures))
         return actions
+
+    def _slice_inputs(self, working_lots: int) -> tuple[float, ...]:
+        return (*self.reason, self.shares, working_lots, *self.schedule, self.step)
 
 
 def book_impact(top: TopOfBook | None, mid: float, permanent_share: float, recovery_s: float, step_s: float) -> Impact:

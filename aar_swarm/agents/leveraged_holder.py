@@ -1,13 +1,15 @@
 """A holder on margin who, when the news is bad, asks whether the others will leave before it is liquidated."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import MARGIN_CALLED, SIGNAL, Action, Event, Notice, Plan, Rule, Timer
-from aar_swarm.agents.holder import Holder, HolderParams
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public, sell
+from aar_swarm.agents.holder import Holder, HolderParams, _slice
 from aar_swarm.theory import regime_threshold
 from exchange.config import Config
 from exchange.types import OrderType, Side
@@ -23,6 +25,86 @@ class LeveragedHolderParams(HolderParams):
     """Share of these holders who think of the others at all; drawn by each for itself."""
     noise_sd: Annotated[float, Field(gt=0, le=10)] = 0.1
     """σ of the private signal, in units of the market's strength."""
+
+
+def wants_out(expected_bps: float, signal: float, threshold: float) -> bool:
+    """It expects a loss, or its signal of the market's strength is below the threshold of the global game."""
+    return expected_bps < 0 or signal < threshold
+
+
+def leave_early(
+    news_bps: int, expected_bps: float, signal: float, threshold: float, shares: int, working_lots: int,
+    planned_before_lots: int, planned_lots: int,
+) -> Choice | None:  # fmt: skip
+    """What its plan says is due, once it wanted out."""
+    if not wants_out(expected_bps, signal, threshold):
+        return None
+    return _slice(shares - working_lots - planned_lots, planned_before_lots - planned_lots, overdue=False)
+
+
+def leave_overdue(
+    news_bps: int, expected_bps: float, signal: float, threshold: float, shares: int, working_lots: int,
+    planned_before_lots: int, planned_lots: int,
+) -> Choice | None:  # fmt: skip
+    """The same, when that is more than the step's own: an earlier one could not be sold."""
+    if not wants_out(expected_bps, signal, threshold):
+        return None
+    return _slice(shares - working_lots - planned_lots, planned_before_lots - planned_lots, overdue=True)
+
+
+def answer_margin_call(
+    equity: int, coins: int, coin_ticks: float, mid_ticks: float, shares: int, working_lots: int, margin_bps: int,
+    coin_margin_bps: int,
+) -> Choice | None:  # fmt: skip
+    """Keep what the equity that the venue counted carries at the initial margin; sell the rest."""
+    coin_margin = coin_margin_bps / _BPS * coins * coin_ticks
+    keep = int(max(0.0, equity - coin_margin) / (margin_bps / _BPS * mid_ticks))
+    lots = shares - working_lots - keep
+    return sell(OrderType.MARKET, 0, lots) if lots > 0 else None
+
+
+_INPUTS = (
+    public("news_bps", int, Fact.SIGNAL, recent=False),  # by which it decided to leave
+    private("expected_bps", float),  # its expected return when it left
+    private("signal", float),  # x: what it took the market's strength for: depth, its own leverage, and its noise
+    private("threshold", float),  # x*: of its cost of leaving; −∞: it does not think of the others
+    own("shares", int, Fact.POSITION),
+    own("working_lots"),
+    private("planned_before_lots"),  # what its schedule holds after the step before, and after this one: sufficient
+    private("planned_lots"),  # statistics of what it had, its horizon, its fear and the market that it saw
+)
+
+
+def _fear(v: SimpleNamespace) -> str:
+    if v.expected_bps < 0:
+        why = f"the news of {v.news_bps:+d} bps made its expected return {v.expected_bps:+.1f} bps"
+    else:
+        why = (
+            f"after news of {v.news_bps:+d} bps it took the market's strength for {v.signal:.3f}, below the "
+            f"{v.threshold:.3f} where it pays to leave before the others"
+        )
+    return f"{why}, and its plan is to hold {v.planned_lots} of {v.shares} now"
+
+
+_LEAVE_EARLY = Decision(leave_early, _INPUTS, _fear)
+_LEAVE_OVERDUE = Decision(leave_overdue, _INPUTS, lambda v: f"{_fear(v)}, with what earlier steps could not sell")
+_ANSWER_MARGIN_CALL = Decision(
+    answer_margin_call,
+    (
+        own("equity"),  # as the margin call said
+        own("coins"),
+        public("coin_ticks", float, Fact.COIN_MID),
+        public("mid_ticks", float, Fact.MID),
+        own("shares", int, Fact.POSITION),
+        own("working_lots"),
+        public("margin_bps"),
+        public("coin_margin_bps"),
+    ),
+    lambda v: (
+        f"a margin call left it an equity of {v.equity}, which at an initial margin of {v.margin_bps} bps and a mid of "
+        f"{v.mid_ticks:g} carries fewer than its {v.shares} shares"
+    ),
+)
 
 
 class LeveragedHolder(Holder):
@@ -49,6 +131,11 @@ class LeveragedHolder(Holder):
     Params: ClassVar[type[Config]] = LeveragedHolderParams
     listens_to_coin = (MessageKind.SLOW_TOP_OF_BOOK,)
     exit_rule = Rule.LEAVE_EARLY
+    decisions: ClassVar[Mapping[int, Decision]] = {
+        Rule.LEAVE_EARLY: _LEAVE_EARLY,
+        Rule.EXIT_OVERDUE: _LEAVE_OVERDUE,
+        Rule.ANSWER_MARGIN_CALL: _ANSWER_MARGIN_CALL,
+    }
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, LeveragedHolderParams)
@@ -60,6 +147,7 @@ class LeveragedHolder(Holder):
         self.coin_ticks = float(self.market.par_ticks)  # the mid it last saw
         self.coin_news_ticks = float(self.market.par_ticks)  # what news made of par
         self.mid_at_news: float | None = None
+        self.heard_bps = 0  # the latest bad news, of the asset or of the coin; the latest, if none was bad
 
     def on_event(self, event: Event, now_ns: int) -> Sequence[Action]:
         if isinstance(event, TopOfBook):
@@ -84,6 +172,8 @@ class LeveragedHolder(Holder):
         else:
             self.coin_news_ticks *= 1 + signal.value / _BPS
             self.news_bps = self.news_bps or 0
+        if signal.value < 0 or self.heard_bps >= 0:
+            self.heard_bps = signal.value
         if signal.value < 0 and self.mid_at_news is None:
             self.mid_at_news = self._mid()
         return self._leave(now_ns) if signal.value < 0 and self.held is None else ()
@@ -110,19 +200,27 @@ class LeveragedHolder(Holder):
         return depth * fall / _DEPTH_SHARE / market.open_interest_lots
 
     def _wants_out(self) -> bool:
-        """x < x*, for its own cost of leaving; without that threshold, the action that is always best."""
-        if self.conviction < 0:
-            return True
+        return wants_out(self.conviction, *self._fear())
+
+    def _fear(self) -> tuple[float, float]:
+        """x and x*, for its own cost of leaving; x* is −∞ where staying is always best, or x does not matter."""
         mid = self._mid()
         equity = self._equity(mid) / self.shares
-        if not self.anticipates or equity <= 0:
-            return False
+        if self.conviction < 0 or not self.anticipates or equity <= 0:
+            return 0.0, -math.inf
         half_spread = (self.top.ask_ticks - self.top.bid_ticks) / 2 if self.top is not None else 0.0
         cost = (half_spread + self.conviction / _BPS * mid) / equity
         if cost >= 1:
-            return False
+            return 0.0, -math.inf
         threshold = regime_threshold(max(cost, 1e-6), self.noise_sd)
-        return self.strength() + self.noise < threshold.signal
+        return self.strength() + self.noise, threshold.signal
+
+    def _reason(self) -> tuple[float, ...]:
+        return (self.heard_bps, self.conviction, *self._fear())
+
+    def _slice_inputs(self, working_lots: int) -> tuple[float, ...]:
+        assert self.held is not None
+        return (*self.reason, self.shares, working_lots, self.held[self.step - 1], self.held[self.step])
 
     def _make_plan(self, signal_bps: int) -> None:
         """As a Holder's; what the price has lost since the news counts too, as the cost is measured from there."""
@@ -136,8 +234,16 @@ class LeveragedHolder(Holder):
         if self.halted or self.liquidating or self.held is not None:
             return ()
         market = self.market
-        coin_margin = market.coin_initial_margin_bps / _BPS * self.coins * self.coin_ticks
-        keep = int(max(0.0, equity - coin_margin) / (market.initial_margin_bps / _BPS * self._mid()))
         working = sum(order.leaves_lots for order in self.open_orders.values() if order.side == _SELL)
-        lots = self.shares - working - keep
-        return [self.sell(OrderType.MARKET, 0, lots, Rule.ANSWER_MARGIN_CALL)] if lots > 0 else ()
+        order = self.decide(
+            Rule.ANSWER_MARGIN_CALL,
+            equity,
+            self.coins,
+            self.coin_ticks,
+            self._mid(),
+            self.shares,
+            working,
+            market.initial_margin_bps,
+            market.coin_initial_margin_bps,
+        )
+        return () if order is None else [order]

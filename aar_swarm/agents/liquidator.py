@@ -1,6 +1,6 @@
 """A liquidator: races others for the loans that the oracle's word has made unhealthy."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from aar_swarm.agents.base import (
     Rule,
     Strategy,
 )
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, sell
 from aar_swarm.theory import seized
 from exchange.config import Config
 from exchange.types import CommandKind, EventKind, OrderType
@@ -36,6 +37,19 @@ class _Target(NamedTuple):
     lots: int  # of debt
 
 
+def sell_seized(shares: int, began_with: int, working_lots: int) -> Choice | None:
+    """All that it has beyond what it began with and does not sell yet."""
+    lots = shares - began_with - working_lots
+    return sell(OrderType.MARKET, 0, lots) if lots > 0 else None
+
+
+_SELL_SEIZED = Decision(
+    sell_seized,
+    (own("shares", int, Fact.POSITION), private("began_with"), own("working_lots")),
+    lambda v: f"it held {v.shares}, began with {v.began_with}, and keeps nothing that it seized",
+)
+
+
 class Liquidator(Strategy):
     """Decision rule.
 
@@ -55,6 +69,7 @@ class Liquidator(Strategy):
         EventKind.ORACLE_UPDATED,
     )
     listens_to_coin = (MessageKind.SLOW_TOP_OF_BOOK,)
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.SELL_SEIZED: _SELL_SEIZED}
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, LiquidatorParams)
@@ -122,7 +137,7 @@ class Liquidator(Strategy):
 
     def _sell_seized(self) -> list[Action]:
         working = sum(order.leaves_lots for order in self.open_orders.values())
-        lots = self.shares - self.endowment.shares - working
-        if lots <= 0 or self.halted:
+        if self.halted:
             return []
-        return [self.sell(OrderType.MARKET, 0, lots, Rule.SELL_SEIZED)]
+        order = self.decide(Rule.SELL_SEIZED, self.shares, self.endowment.shares, working)
+        return [] if order is None else [order]

@@ -1,18 +1,19 @@
 """A market maker who learns from the flow, leans against its inventory, and withdraws at its limits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import FILLED, OPENED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import EventKind, OrderType, Side
 from exchange.wire import MessageKind, Report, TopOfBook
 
-_BUY = int(Side.BUY)
+_BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _BPS = 10_000
 
 
@@ -32,6 +33,48 @@ class MarketMakerParams(Config):
     toxicity_inventory_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the inventory limit above which toxic flow makes it withdraw."""
     toxicity_memory_ms: Annotated[float, Field(ge=1, le=600_000)] = 1000.0
+
+
+def quote_ticks(fair: float, lean_ticks: float, distance_ticks: int, behind_ticks: int, opposite_ticks: int) -> int:
+    """Where a quote stands: a distance (below 0: a bid's) from the fair value less the lean, never across the opposite
+    price, and so far behind that."""
+    first = round(fair - lean_ticks + distance_ticks)
+    first = min(first, opposite_ticks - 1) if distance_ticks < 0 else max(first, opposite_ticks + 1)
+    return first + behind_ticks
+
+
+def quote(
+    fair: float, lean_ticks: float, distance_ticks: int, behind_ticks: int, opposite_ticks: int, inventory: int,
+    limit_lots: int, working_lots: int, quantity_lots: int,
+) -> Choice | None:  # fmt: skip
+    """A quote there, as far as a fill of all that stands on its side would not pass the inventory limit."""
+    price = quote_ticks(fair, lean_ticks, distance_ticks, behind_ticks, opposite_ticks)
+    towards = inventory if distance_ticks < 0 else -inventory
+    quantity = min(quantity_lots, limit_lots - towards - working_lots)
+    if quantity <= 0 or price <= 0:
+        return None
+    return Choice(_BUY if distance_ticks < 0 else _SELL, int(OrderType.LIMIT), price, quantity)
+
+
+_QUOTE = Decision(
+    quote,
+    (
+        private("fair", float),
+        private("lean_ticks", float),  # what its inventory takes off the fair value
+        private("distance_ticks"),  # half its spread; below 0 on the side of the bids
+        private("behind_ticks"),  # of a deeper level, signed likewise
+        public("opposite_ticks", int, Fact.TOUCH),  # the best price of the other side that it last saw
+        own("inventory", int, Fact.INVENTORY),
+        private("limit_lots"),
+        own("working_lots"),  # on this side
+        private("quantity_lots"),
+    ),
+    lambda v: (
+        f"it holds the asset for worth {v.fair:.2f}, leans {v.lean_ticks:+.2f} against an inventory of "
+        f"{v.inventory:+d} of at most {v.limit_lots}, and no order of it stood "
+        f"{abs(v.distance_ticks + v.behind_ticks)} ticks from there"
+    ),
+)
 
 
 class MarketMaker(Strategy):
@@ -54,6 +97,7 @@ class MarketMaker(Strategy):
 
     Params: ClassVar[type[Config]] = MarketMakerParams
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.TOP_OF_BOOK,)
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.QUOTE: _QUOTE}
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, MarketMakerParams)
@@ -104,7 +148,7 @@ class MarketMaker(Strategy):
             return []
         limit = self.p.inventory_limit_lots
         inventory = self.shares - self.target
-        centre = self.fair - self.p.lean_ticks * inventory / limit
+        lean = self.p.lean_ticks * inventory / limit
         actions: list[Action] = []
         for side in (Side.BUY, Side.SELL):
             towards = inventory if side == Side.BUY else -inventory
@@ -115,25 +159,36 @@ class MarketMaker(Strategy):
                 self.withdrawn[side] = False
             room = 0 if self.withdrawn[side] or self.is_toxic(side) else limit - towards
             sign = -1 if side == Side.BUY else 1
-            first = round(centre + sign * self.p.half_spread_ticks)
-            first = min(first, self.best_ask - 1) if side == Side.BUY else max(first, self.best_bid + 1)
-            wanted = [first + sign * level * self.p.step_ticks for level in range(self.p.levels)]
+            distance = sign * self.p.half_spread_ticks
+            opposite = self.best_ask if side == Side.BUY else self.best_bid
+            behind = [sign * level * self.p.step_ticks for level in range(self.p.levels)]
+            wanted = {quote_ticks(self.fair, lean, distance, far, opposite): far for far in behind}
             for order_id, order in list(self.open_orders.items()):
                 if order.side != side or order.cancelling:
                     continue
                 near = [price for price in wanted if abs(price - order.price_ticks) <= self.p.tolerance_ticks]
                 if near and room >= order.leaves_lots:
-                    wanted.remove(near[0])
+                    del wanted[near[0]]
                     room -= order.leaves_lots
                 else:
                     actions.append(self.cancel(order_id, Rule.WITHDRAW))
+            if self.withdrawn[side] or self.is_toxic(side):
+                continue
             # Orders still being cancelled count against the limit until the venue confirms.
-            kept = sum(o.leaves_lots for o in self.open_orders.values() if o.side == side and not o.cancelling)
-            room -= resting - kept
-            for price in wanted:
-                quantity = min(self.p.quantity_lots, room)
-                if quantity > 0 and 0 < price < self.market.price_levels:
-                    room -= quantity
-                    place = self.buy if side == Side.BUY else self.sell
-                    actions.append(place(OrderType.LIMIT, price, quantity, Rule.QUOTE))
+            for far in wanted.values():
+                placed = self.decide(
+                    Rule.QUOTE,
+                    self.fair,
+                    lean,
+                    distance,
+                    far,
+                    opposite,
+                    inventory,
+                    limit,
+                    resting,
+                    self.p.quantity_lots,
+                )
+                if placed is not None:
+                    resting += placed.quantity_lots
+                    actions.append(placed)
         return actions

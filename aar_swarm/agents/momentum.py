@@ -1,12 +1,13 @@
 """A momentum trader: buys what has risen, sells what has fallen, and closes its position once the trend is over."""
 
 import math
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import OPENED, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, buy, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import OrderType
@@ -31,6 +32,48 @@ class MomentumParams(Config):
     period_ms: Annotated[float, Field(ge=1, le=600_000)] = 500.0
 
 
+def wanted_lots(trend: float, inventory: int, limit_lots: int) -> int:
+    """To its limit on the side of a trend that is at or above its threshold (of which it is a multiple); else home."""
+    if trend >= 1:
+        return limit_lots - inventory
+    return -limit_lots - inventory if trend <= -1 else -inventory
+
+
+def follow_trend(
+    trend: float, bid_ticks: int, ask_ticks: int, inventory: int, limit_lots: int, quantity_lots: int, reach_ticks: int,
+    cash: int, shares: int,
+) -> Choice | None:  # fmt: skip
+    """At most quantity_lots of what it wants, as far as its cash or its shares go."""
+    wanted = wanted_lots(trend, inventory, limit_lots)
+    quantity = min(abs(wanted), quantity_lots)
+    if wanted > 0:
+        price = ask_ticks + reach_ticks
+        quantity = min(quantity, cash // price)
+        return buy(OrderType.IOC, price, quantity) if quantity > 0 else None
+    quantity = min(quantity, shares)
+    return sell(OrderType.IOC, max(bid_ticks - reach_ticks, 1), quantity) if quantity > 0 else None
+
+
+_FOLLOW_TREND = Decision(
+    follow_trend,
+    (
+        private("trend", float),  # of the mid that it saw over its own average of it, in its own thresholds
+        public("bid_ticks", int, Fact.BID),
+        public("ask_ticks", int, Fact.ASK),
+        own("inventory", int, Fact.INVENTORY),
+        private("limit_lots"),
+        private("quantity_lots"),
+        private("reach_ticks"),  # not beyond the venue's prices
+        own("cash", int, Fact.CASH),
+        own("shares", int, Fact.POSITION),
+    ),
+    lambda v: (
+        f"the trend was {v.trend:+.2f} of its thresholds and it was {v.inventory:+d} lots from where it began, of at "
+        f"most {v.limit_lots}"
+    ),
+)
+
+
 class Momentum(Strategy):
     """Decision rule.
 
@@ -42,6 +85,7 @@ class Momentum(Strategy):
     """
 
     Params = MomentumParams
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.FOLLOW_TREND: _FOLLOW_TREND}
     listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
@@ -78,19 +122,21 @@ class Momentum(Strategy):
     def _follow(self) -> list[Action]:
         if self.top is None or self.open_orders:
             return []
-        trend = self.trend_bps()
-        position = self.shares - self.began_with
-        if trend >= self.threshold_bps:
-            wanted = self.p.position_limit_lots - position
-        elif trend <= -self.threshold_bps:
-            wanted = -self.p.position_limit_lots - position
-        else:
-            wanted = -position
-        quantity = min(abs(wanted), self.p.quantity_lots)
-        if wanted > 0:
-            price = min(self.top.ask_ticks + self.p.reach_ticks, self.market.price_levels - 1)
-            quantity = min(quantity, self.cash // price)
-            return [self.buy(OrderType.IOC, price, quantity, Rule.FOLLOW_TREND)] if quantity > 0 else []
-        quantity = min(quantity, self.shares)
-        price = max(self.top.bid_ticks - self.p.reach_ticks, 1)
-        return [self.sell(OrderType.IOC, price, quantity, Rule.FOLLOW_TREND)] if wanted and quantity > 0 else []
+        top, inventory, limit = self.top, self.shares - self.began_with, self.p.position_limit_lots
+        trend, reach = self.trend_bps() / self.threshold_bps, self.p.reach_ticks
+        if wanted_lots(trend, inventory, limit) > 0:
+            reach = min(reach, self.market.price_levels - 1 - top.ask_ticks)
+        quantity = self.p.quantity_lots
+        order = self.decide(
+            Rule.FOLLOW_TREND,
+            trend,
+            top.bid_ticks,
+            top.ask_ticks,
+            inventory,
+            limit,
+            quantity,
+            reach,
+            self.cash,
+            self.shares,
+        )
+        return [] if order is None else [order]

@@ -1,6 +1,6 @@
 """A holder of a stablecoin who runs to the issuer when it believes that enough others run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -17,6 +17,7 @@ from aar_swarm.agents.base import (
     Timer,
     Wake,
 )
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public, sell
 from aar_swarm.theory import tipping_point
 from exchange.clock import MS
 from exchange.config import Config
@@ -43,6 +44,64 @@ class RedeemerParams(Config):
     retry_ms: Annotated[float, Field(ge=1, le=600_000)] = 250.0
 
 
+_OPEN, _RATE_REFUSED, _EXHAUSTED = range(3)
+"""What it knows of the issuer's door."""
+
+
+def backing(rumour: float, cash_a_coin: float) -> float:
+    """v: what it believes to stand behind a coin, in units of par."""
+    return max(0.0, 1 + rumour, min(1.0, cash_a_coin))
+
+
+def recovery(rumour: float, cash_a_coin: float) -> float:
+    """What it believes a coin to be worth once the issuer's cash is gone, in units of par."""
+    if cash_a_coin >= 1:
+        return backing(rumour, cash_a_coin)
+    return max(0.0, (backing(rumour, cash_a_coin) - cash_a_coin) / (1 - cash_a_coin))
+
+
+def sell_coin(
+    belief: float, tipping_point: float, rumour: float, cash_a_coin: float, door: int, bid_ticks: int, par_ticks: int,
+    coins: int, selling_lots: int,
+) -> Choice | None:  # fmt: skip
+    """Running: all that it is not selling yet. At par, if that is bid; down to the backing, if the issuer's rate
+    refuses; down to what may be recovered, if its cash is gone."""
+    if belief <= tipping_point:
+        return None
+    if door == _EXHAUSTED:
+        worth = recovery(rumour, cash_a_coin)
+    elif door == _RATE_REFUSED:
+        worth = backing(rumour, cash_a_coin)
+    elif bid_ticks >= par_ticks:
+        worth = 1.0
+    else:
+        return None
+    lots = coins - selling_lots
+    return sell(OrderType.IOC, max(1, round(worth * par_ticks)), lots) if lots > 0 else None
+
+
+_DOORS = ("the book pays par", "the issuer's rate refuses", "the issuer's cash is gone")
+_SELL_COIN = Decision(
+    sell_coin,
+    (
+        private("belief", float),  # the share of the others that run, when it began to run
+        private("tipping_point", float),  # the share at which running is better, then
+        private("rumour", float),  # as much of it as it believes
+        public("cash_a_coin", float),  # of the issuer, in units of par
+        own("door"),  # 0: it redeems; 1, 2: it refused, for its rate or because its cash is gone
+        public("bid_ticks"),
+        public("par_ticks"),
+        own("coins", int, Fact.POSITION),
+        own("selling_lots"),
+    ),
+    lambda v: (
+        f"it believed {v.belief:.0%} of the others to run, more than the {v.tipping_point:.0%} at which it runs too, "
+        f"with a backing of {backing(v.rumour, v.cash_a_coin):.3f} a coin, and {_DOORS[v.door]}"
+    ),
+    coin=True,
+)
+
+
 class Redeemer(Strategy):
     """Decision rule.
 
@@ -60,6 +119,7 @@ class Redeemer(Strategy):
 
     Params: ClassVar[type[Config]] = RedeemerParams
     listens_to_coin = (MessageKind.SLOW_TOP_OF_BOOK,)
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.SELL_COIN: _SELL_COIN}
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, RedeemerParams)
@@ -73,6 +133,7 @@ class Redeemer(Strategy):
         self.discount = 0.0
         self.bid_ticks = 0
         self.running = False
+        self.belief = (0.0, 0.0)  # the share of the others that run, and the tipping point, when it began to run
         self.exhausted = False
         self.asked_lots = 0
         """Of the redemption that was not answered yet."""
@@ -94,44 +155,36 @@ class Redeemer(Strategy):
             return self._run(now_ns)
         else:
             return ()
-        if not self.running and self.run_share() > self.tipping_point():
-            self.running = True
-            return self._run(now_ns)
+        if not self.running:
+            self.belief = (self.run_share(), self.tipping_point())
+            self.running = self.belief[0] > self.belief[1]
+            if self.running:
+                return self._run(now_ns)
         return ()
-
-    def backing(self) -> float:
-        """v: what it believes to stand behind a coin, in units of par."""
-        return max(0.0, 1 + self.rumour, min(1.0, self.cash_a_coin))
-
-    def recovery(self) -> float:
-        """What it believes a coin to be worth once the issuer's cash is gone, in units of par."""
-        if self.cash_a_coin >= 1:
-            return self.backing()
-        return max(0.0, (self.backing() - self.cash_a_coin) / (1 - self.cash_a_coin))
 
     def run_share(self) -> float:
         return min(1.0, self.prior + self.discount * _BPS / self.p.panic_bps)
 
     def tipping_point(self) -> float:
-        backing = self.backing()
-        return tipping_point(1 + self.p.convenience_bps / _BPS, 1 / backing) if backing > 0 else 0.0
+        backed = backing(self.rumour, self.cash_a_coin)
+        return tipping_point(1 + self.p.convenience_bps / _BPS, 1 / backed) if backed > 0 else 0.0
 
-    def _free(self) -> int:
+    def _selling(self) -> int:
         coin = self.market.stablecoin
-        selling = sum(o.leaves_lots for o in self.open_orders.values() if o.side == _SELL and o.instrument == coin)
-        return self.coins - self.asked_lots - selling
+        return sum(o.leaves_lots for o in self.open_orders.values() if o.side == _SELL and o.instrument == coin)
 
     def _run(self, now_ns: int) -> list[Action]:
         """Take the better of the two doors; whoever has left keeps no timer."""
-        free = self._free()
+        free = self.coins - self.asked_lots - self._selling()
         if free <= 0 or self.asked_lots or self.liquidating:
             return []
         par = self.market.par_ticks
         if self.exhausted:
-            return [*self._sell(free, self.recovery()), self._again(now_ns)]
+            return [*self._sell(_EXHAUSTED), self._again(now_ns)]
         if self.bid_ticks >= par:
+            sold = self._sell(_OPEN)
             self.bid_ticks = 0  # until it looks again
-            return [*self._sell(free, 1.0), self._again(now_ns)]
+            return [*sold, self._again(now_ns)]
         self.asked_lots = min(free, self.p.request_lots)
         return [self.request(CommandKind.REDEEM, self.asked_lots, Rule.REDEEM)]
 
@@ -141,14 +194,22 @@ class Redeemer(Strategy):
             self.exhausted = True
             return self._run(now_ns)
         if reason == Reason.REDEMPTION_RATE:
-            return [*self._sell(self._free(), self.backing()), self._again(now_ns)]
+            return [*self._sell(_RATE_REFUSED), self._again(now_ns)]
         return []
 
-    def _sell(self, lots: int, worth: float) -> list[Action]:
-        limit = max(1, round(worth * self.market.par_ticks))
-        if lots <= 0 or limit >= self.market.coin_levels:
-            return []
-        return [self.sell(OrderType.IOC, limit, lots, Rule.SELL_COIN, self.market.stablecoin)]
+    def _sell(self, door: int) -> list[Action]:
+        order = self.decide(
+            Rule.SELL_COIN,
+            *self.belief,
+            self.rumour,
+            self.cash_a_coin,
+            door,
+            self.bid_ticks,
+            self.market.par_ticks,
+            self.coins,
+            self._selling(),
+        )
+        return [] if order is None else [order]
 
     def _again(self, now_ns: int) -> Wake:
         return Wake(now_ns + int(self.p.retry_ms * MS * self.rng.uniform(0.5, 1.5)), 0)

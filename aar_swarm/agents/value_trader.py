@@ -1,12 +1,13 @@
 """A value trader: patient money with its own opinion of the price, deep but slow."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import OPENED, PHASE_CHANGED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, buy, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import EventKind, OrderType, Phase, Side
@@ -38,6 +39,82 @@ class ValueTraderParams(Config):
     """Mean length of a pause (exponential)."""
 
 
+def buy_limit_ticks(value: float, below_bps: float) -> int:
+    return int(value * (1 - below_bps / _BPS))
+
+
+def sell_limit_ticks(value: float, above_bps: float) -> int:
+    return int(value * (1 + above_bps / _BPS)) + 1
+
+
+def buy_below_value(
+    value: float, margin_bps: float, quantity_lots: int, ask_ticks: int, ask_lots: int, cash: int
+) -> Choice | None:
+    """What is offered more than the margin below its value, as far as its cash pays for all of it."""
+    limit = buy_limit_ticks(value, margin_bps)
+    if ask_lots and ask_ticks <= limit and cash >= limit * quantity_lots:
+        return buy(OrderType.IOC, limit, quantity_lots)
+    return None
+
+
+def sell_above_value(
+    value: float, margin_bps: float, quantity_lots: int, bid_ticks: int, bid_lots: int, shares: int
+) -> Choice | None:
+    """What is bid more than the margin above its value, if it has so many."""
+    limit = sell_limit_ticks(value, margin_bps)
+    if bid_lots and bid_ticks >= limit and shares >= quantity_lots:
+        return sell(OrderType.IOC, limit, quantity_lots)
+    return None
+
+
+def rest_at_value(
+    value: float, rung_bps: float, quantity_lots: int, cash: int, committed_cash: int, shares: int, committed_lots: int
+) -> Choice | None:
+    """A rung (below 0: of the bids), as far as what its resting orders do not need goes for all of it."""
+    if rung_bps < 0:
+        price = buy_limit_ticks(value, -rung_bps)
+        affordable = cash - committed_cash >= price * quantity_lots
+        return buy(OrderType.LIMIT, price, quantity_lots) if affordable and price > 0 else None
+    price = sell_limit_ticks(value, rung_bps)
+    return sell(OrderType.LIMIT, price, quantity_lots) if shares - committed_lots >= quantity_lots else None
+
+
+_OPINION = (private("value", float), private("margin_bps", float), private("quantity_lots"))
+_BUY_BELOW_VALUE = Decision(
+    buy_below_value,
+    (
+        *_OPINION,
+        public("ask_ticks", int, Fact.ASK),
+        public("ask_lots", int, Fact.ASK_LOTS),
+        own("cash", int, Fact.CASH),
+    ),
+    lambda v: f"it was offered at {v.ask_ticks}, more than {v.margin_bps:g} bps below its value of {v.value:.1f}",
+)
+_SELL_ABOVE_VALUE = Decision(
+    sell_above_value,
+    (
+        *_OPINION,
+        public("bid_ticks", int, Fact.BID),
+        public("bid_lots", int, Fact.BID_LOTS),
+        own("shares", int, Fact.POSITION),
+    ),
+    lambda v: f"{v.bid_ticks} was bid, more than {v.margin_bps:g} bps above its value of {v.value:.1f}",
+)
+_REST_AT_VALUE = Decision(
+    rest_at_value,
+    (
+        private("value", float),
+        private("rung_bps", float),
+        private("quantity_lots"),
+        own("cash", int, Fact.CASH),
+        own("committed_cash"),
+        own("shares", int, Fact.POSITION),
+        own("committed_lots"),
+    ),
+    lambda v: f"its rung {v.rung_bps:+g} bps from its value of {v.value:.1f} was empty",
+)
+
+
 class ValueTrader(Strategy):
     """Decision rule.
 
@@ -54,6 +131,11 @@ class ValueTrader(Strategy):
 
     Params: ClassVar[type[Config]] = ValueTraderParams
     listens_to: ClassVar[Sequence[MessageKind | EventKind]] = (MessageKind.SLOW_TOP_OF_BOOK,)
+    decisions: ClassVar[Mapping[int, Decision]] = {
+        Rule.BUY_BELOW_VALUE: _BUY_BELOW_VALUE,
+        Rule.SELL_ABOVE_VALUE: _SELL_ABOVE_VALUE,
+        Rule.REST_AT_VALUE: _REST_AT_VALUE,
+    }
 
     def setup(self, params: Config) -> None:
         assert isinstance(params, ValueTraderParams)
@@ -98,34 +180,31 @@ class ValueTrader(Strategy):
         top = self.top
         if top is None:
             return []
-        buy_limit = int(self.value * (1 - self.p.margin_bps / _BPS))
-        sell_limit = int(self.value * (1 + self.p.margin_bps / _BPS)) + 1
-        quantity = self.p.quantity_lots
-        if top.ask_lots and top.ask_ticks <= buy_limit and self.cash >= buy_limit * quantity:
-            return [self.buy(OrderType.IOC, buy_limit, quantity, Rule.BUY_BELOW_VALUE)]
-        if top.bid_lots and top.bid_ticks >= sell_limit and self.shares >= quantity:
-            return [self.sell(OrderType.IOC, sell_limit, quantity, Rule.SELL_ABOVE_VALUE)]
-        return []
+        opinion = (self.value, self.p.margin_bps, self.p.quantity_lots)
+        bought = self.decide(Rule.BUY_BELOW_VALUE, *opinion, top.ask_ticks, top.ask_lots, self.cash)
+        order = bought or self.decide(Rule.SELL_ABOVE_VALUE, *opinion, top.bid_ticks, top.bid_lots, self.shares)
+        return [] if order is None else [order]
 
     def _rest(self) -> list[Action]:
-        cash = self.cash - sum(o.price_ticks * o.leaves_lots for o in self.open_orders.values() if o.side == Side.BUY)
-        shares = self.shares - sum(o.leaves_lots for o in self.open_orders.values() if o.side == Side.SELL)
+        resting = self.open_orders.values()
+        cash = sum(o.price_ticks * o.leaves_lots for o in resting if o.side == Side.BUY)
+        lots = sum(o.leaves_lots for o in resting if o.side == Side.SELL)
         wanted = {}
         for rung in self.p.rungs_bps:
-            wanted[Side.BUY, int(self.value * (1 - rung / _BPS))] = True
-            wanted[Side.SELL, int(self.value * (1 + rung / _BPS)) + 1] = True
+            wanted[Side.BUY, buy_limit_ticks(self.value, rung)] = -rung
+            wanted[Side.SELL, sell_limit_ticks(self.value, rung)] = rung
         actions: list[Action] = []
         for order_id, order in list(self.open_orders.items()):
             if wanted.pop((Side(order.side), order.price_ticks), None) is None and not order.cancelling:
                 actions.append(self.cancel(order_id, Rule.WITHDRAW))
-        quantity = self.p.quantity_lots
-        for side, price in wanted:
-            if not 0 < price < self.market.price_levels:
+        for rung in wanted.values():
+            quantity = self.p.quantity_lots
+            placed = self.decide(Rule.REST_AT_VALUE, self.value, rung, quantity, self.cash, cash, self.shares, lots)
+            if placed is None:
                 continue
-            if side == Side.BUY and cash >= price * quantity:
-                cash -= price * quantity
-                actions.append(self.buy(OrderType.LIMIT, price, quantity, Rule.REST_AT_VALUE))
-            elif side == Side.SELL and shares >= quantity:
-                shares -= quantity
-                actions.append(self.sell(OrderType.LIMIT, price, quantity, Rule.REST_AT_VALUE))
+            if rung < 0:
+                cash += placed.price_ticks * placed.quantity_lots
+            else:
+                lots += placed.quantity_lots
+            actions.append(placed)
         return actions

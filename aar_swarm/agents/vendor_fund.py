@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from aar_swarm.agents.base import OPENED, Action, AskVendor, Event, Rule, Strategy, Timer, Valuation, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, buy, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import OrderType
@@ -34,6 +35,75 @@ class VendorFundParams(Config):
     """Unanswered for so long, it takes the valuation for withdrawn."""
 
 
+def target_lots(valuation: float, price: float, benchmark_lots: int, tilt: float, most_lots: float) -> int:
+    """Its benchmark, tilted in proportion to the mispricing; none sold short, and no more than most_lots."""
+    wanted = benchmark_lots * (1 + tilt * (valuation / price - 1))
+    return round(min(max(wanted, 0.0), most_lots))
+
+
+def act_on_valuation(
+    valuation: float, price: float, benchmark_lots: int, tilt: float, most_lots: float, shares: int, slice_lots: int,
+    reach_ticks: int, cash: int,
+) -> Choice | None:  # fmt: skip
+    """One slice towards the target, limited to the reach and never beyond the valuation; a purchase, to its cash."""
+    gap = target_lots(valuation, price, benchmark_lots, tilt, most_lots) - shares
+    lots = min(abs(gap), slice_lots)
+    if gap > 0:
+        return _bought(lots, min(reach_ticks, int(valuation)), cash)
+    return sell(OrderType.IOC, max(reach_ticks, 1, math.ceil(valuation)), lots) if gap else None
+
+
+def return_to_benchmark(
+    benchmark_lots: int, shares: int, slice_lots: int, reach_ticks: int, cash: int
+) -> Choice | None:
+    """One slice towards the benchmark, limited to the reach alone."""
+    gap = benchmark_lots - shares
+    lots = min(abs(gap), slice_lots)
+    if gap > 0:
+        return _bought(lots, reach_ticks, cash)
+    return sell(OrderType.IOC, max(reach_ticks, 1), lots) if gap else None
+
+
+def _bought(lots: int, limit: int, cash: int) -> Choice | None:
+    lots = min(lots, cash // max(limit, 1))
+    return buy(OrderType.IOC, limit, lots) if lots > 0 and limit > 0 else None
+
+
+_REACH = private("reach_ticks")  # so far beyond the best price that it last saw, within the venue's prices
+_DECISIONS: dict[int, Decision] = {
+    Rule.ACT_ON_VALUATION: Decision(
+        act_on_valuation,
+        (
+            private("valuation", float),  # its vendor's
+            public("price", float, Fact.MID),
+            private("benchmark_lots"),
+            private("tilt", float),
+            private("most_lots", float),
+            own("shares", int, Fact.POSITION),
+            private("slice_lots"),
+            _REACH,
+            own("cash", int, Fact.CASH),
+        ),
+        lambda v: (
+            f"its vendor's model says {v.valuation:.1f} and the price was {v.price:g}: of a benchmark of "
+            f"{v.benchmark_lots} it wants {target_lots(v.valuation, v.price, v.benchmark_lots, v.tilt, v.most_lots)} "
+            f"and held {v.shares}"
+        ),
+    ),
+    Rule.RETURN_TO_BENCHMARK: Decision(
+        return_to_benchmark,
+        (
+            private("benchmark_lots"),
+            own("shares", int, Fact.POSITION),
+            private("slice_lots"),
+            _REACH,
+            own("cash", int, Fact.CASH),
+        ),
+        lambda v: f"its vendor stood by no valuation, its benchmark is {v.benchmark_lots} and it held {v.shares}",
+    ),
+}
+
+
 class VendorFund(Strategy):
     """Decision rule.
 
@@ -50,6 +120,7 @@ class VendorFund(Strategy):
     """
 
     Params = VendorFundParams
+    decisions = _DECISIONS
     listens_to = (MessageKind.SLOW_TOP_OF_BOOK,)
     asks_vendor = True
 
@@ -98,8 +169,10 @@ class VendorFund(Strategy):
         """What it wants to hold at the price it last saw; None: no valuation."""
         if value_ticks is None:
             return self.benchmark
-        wanted = self.benchmark * (1 + self.tilt * (value_ticks / self.price - 1))
-        return round(min(max(wanted, 0.0), self.benchmark * self.p.largest_multiple))
+        return target_lots(value_ticks, *self._taste())
+
+    def _taste(self) -> tuple[float, int, float, float]:
+        return self.price, self.benchmark, self.tilt, self.benchmark * self.p.largest_multiple
 
     def _move(self, value_ticks: float | None) -> list[Action]:
         """One order towards the target, if it is far enough and the other side of the book is there."""
@@ -108,18 +181,16 @@ class VendorFund(Strategy):
         gap = self.target_lots(value_ticks) - self.shares
         if abs(gap) < self.p.smallest_lots:
             return []
-        lots = min(abs(gap), self.p.slice_lots)
-        rule = Rule.RETURN_TO_BENCHMARK if value_ticks is None else Rule.ACT_ON_VALUATION
         reach = self.p.slippage_bps / _BPS
         if gap > 0 and self.ask:
-            limit = int(self.ask * (1 + reach))
-            limit = min(limit, self.market.price_levels - 1, limit if value_ticks is None else int(value_ticks))
-            lots = min(lots, self.cash // max(limit, 1))
-            if lots > 0 and limit > 0:
-                return [self.buy(OrderType.IOC, limit, lots, rule)]
+            limit = min(int(self.ask * (1 + reach)), self.market.price_levels - 1)
         elif gap < 0 and self.bid:
             limit = math.ceil(self.bid * (1 - reach))
-            limit = max(limit, 1, limit if value_ticks is None else math.ceil(value_ticks))
-            if limit < self.market.price_levels:
-                return [self.sell(OrderType.IOC, limit, lots, rule)]
-        return []
+        else:
+            return []
+        rest = (self.shares, self.p.slice_lots, limit, self.cash)
+        if value_ticks is None:
+            order = self.decide(Rule.RETURN_TO_BENCHMARK, self.benchmark, *rest)
+        else:
+            order = self.decide(Rule.ACT_ON_VALUATION, value_ticks, *self._taste(), *rest)
+        return [] if order is None else [order]

@@ -1,12 +1,13 @@
 """The algorithm of 6 May 2010: sells a fixed share of the market's volume, blind to price and time."""
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from aar_swarm.agents.base import CANCELLED, REJECTED, SIGNAL, Action, Event, Rule, Strategy, Timer, Wake
+from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public, sell
 from exchange.clock import MS
 from exchange.config import Config
 from exchange.types import OrderType
@@ -22,6 +23,38 @@ class VolumeSellerParams(Config):
     """Between its orders."""
 
 
+def due_lots(carried_lots: float, share: float, volume_lots: int, elapsed_ns: int, window_ns: int) -> float:
+    """What it is to have sold by now: what was carried over, and its share of the volume since the order before."""
+    return carried_lots + share * volume_lots * elapsed_ns / window_ns
+
+
+def follow_volume(
+    carried_lots: float, share: float, volume_lots: int, elapsed_ns: int, window_ns: int, shares: int, working_lots: int
+) -> Choice | None:
+    """The whole lots of what is due, of those that it has and that are not on their way."""
+    due = due_lots(carried_lots, share, volume_lots, elapsed_ns, window_ns)
+    quantity = min(int(due), shares - working_lots)
+    return sell(OrderType.MARKET, 0, quantity) if quantity > 0 else None
+
+
+_FOLLOW_VOLUME = Decision(
+    follow_volume,
+    (
+        private("carried_lots", float),
+        private("share", float),
+        public("volume_lots"),
+        private("elapsed_ns"),
+        private("window_ns"),
+        own("shares", int, Fact.POSITION),
+        own("working_lots"),
+    ),
+    lambda v: (
+        f"{v.volume_lots} lots traded in the last {v.window_ns / MS:g} ms, of which it sells {v.share:.1%}, its last "
+        f"order was {v.elapsed_ns / MS:.0f} ms ago, and {v.carried_lots:.2f} lots were carried over"
+    ),
+)
+
+
 class VolumeSeller(Strategy):
     """Decision rule.
 
@@ -34,6 +67,7 @@ class VolumeSeller(Strategy):
     """
 
     Params = VolumeSellerParams
+    decisions: ClassVar[Mapping[int, Decision]] = {Rule.FOLLOW_VOLUME: _FOLLOW_VOLUME}
     listens_to = (MessageKind.TOP_OF_BOOK,)
 
     def setup(self, params: Config) -> None:
@@ -75,11 +109,15 @@ class VolumeSeller(Strategy):
         if self.shares <= 0:
             return []
         wake = Wake(now_ns + int(self.p.period_ms * MS), 0)
-        self.due_lots += self.p.share * self.window_volume_lots(now_ns) * (now_ns - self.before_ns) / self.window_ns
+        volume, elapsed_ns = self.window_volume_lots(now_ns), now_ns - self.before_ns
+        due = (self.due_lots, self.p.share, volume, elapsed_ns, self.window_ns)
+        self.due_lots = due_lots(*due)
         self.before_ns = now_ns
-        working = sum(order.leaves_lots for order in self.open_orders.values())
-        quantity = min(int(self.due_lots), self.shares - working)
-        if quantity <= 0 or self.halted:
+        if self.halted:
             return [wake]
-        self.due_lots -= quantity
-        return [self.sell(OrderType.MARKET, 0, quantity, Rule.FOLLOW_VOLUME), wake]
+        working = sum(order.leaves_lots for order in self.open_orders.values())
+        order = self.decide(Rule.FOLLOW_VOLUME, *due, self.shares, working)
+        if order is None:
+            return [wake]
+        self.due_lots -= order.quantity_lots
+        return [order, wake]
