@@ -5,7 +5,7 @@ Owns the reading of [defences.NAME] tables and what an unfinished study's direct
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Asked:
     ladder: bool
     calm: int
     """Runs without news, of each scenario."""
+    alongside: bool = False
+    """Whether any of it shared the machine with other runs."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Given:
     settings: Mapping[str, Any] = field(default_factory=dict)
     ladder: bool = False
     calm: int = 0
+    alongside: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ class Plan:
 def asked_for(directory: Path, given: Given) -> Asked:
     """What the study in this directory is, with what is added to it now.
 
-    A new directory: tables and ladder, unless --ladder or --calm ask for these alone. In the directory of a study its own
-    options hold where none are given; scenarios, ladder and calm runs are added, repeats may change, and the rest is
-    another study.
+    A new directory: tables and ladder, unless --ladder or --calm ask for these alone. In the directory of a study its
+    own options hold where none are given; scenarios, ladder and calm runs are added, repeats may change, and the rest
+    is another study.
     Raises: ConfigurationError.
     """
     if given.repeats is not None and given.repeats < 1:
@@ -124,12 +127,13 @@ def asked_for(directory: Path, given: Given) -> Asked:
             tables=tables,
             ladder=tables or given.ladder,
             calm=given.calm,
+            alongside=given.alongside,
         )
     kept = read_json(directory / STUDY)
     try:
-        before = Asked(**{each.name: kept[each.name] for each in fields(Asked)})
-    except KeyError as error:
-        raise ConfigurationError(f"{directory / STUDY}: has no {error}; name a new directory") from None
+        before = Asked(**{**kept, "scenarios": tuple(kept["scenarios"])})
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(f"{directory / STUDY}: {error}; name a new directory") from None
     for name in ("seed", "size", "agents"):
         asked = getattr(given, name)
         if asked is not None and asked != getattr(before, name):
@@ -145,6 +149,7 @@ def asked_for(directory: Path, given: Given) -> Asked:
         repeats=given.repeats or before.repeats,
         ladder=before.ladder or given.ladder,
         calm=given.calm or before.calm,
+        alongside=before.alongside or given.alongside,
     )
 
 

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any
 
 import polars as pl
 
-from aar_swarm.analysis.compared import Setting, estimate
+from aar_swarm.analysis.compared import Setting
 from aar_swarm.analysis.defended import (
     CALM_COUNTS,
     CELL,
-    GROUPS,
     NONE,
     FalseAlarms,
     Part,
@@ -30,17 +29,17 @@ from aar_swarm.analysis.defended import (
     calm_counts,
     calm_hours,
     false_alarms,
+    part_dict,
     rungs_in_order,
-    verdict,
 )
 from aar_swarm.analysis.statistics import CONFIDENCE
 from aar_swarm.comparison import Comparison, Trial, attempt, run_table
 from aar_swarm.defence_plan import CALM, MAX_RUNS, STUDY, Asked, Cell, Given, Plan, as_json, asked_for, plan_of
 from aar_swarm.progress import Progress
 from aar_swarm.report.defences_page import write_defences_page
-from aar_swarm.report.pictures import conditions
 from aar_swarm.results import JOURNAL, MANIFEST, SUMMARY, Run, read_json
 from aar_swarm.runner import prepare
+from aar_swarm.scenario import load_scenario
 from exchange import clock
 from exchange.errors import ConfigurationError
 
@@ -115,8 +114,8 @@ class Study:
             "runs": len(self.runs),
             "missing": self.missing,
             "failed": len(self.failures),
-            "conditions": conditions(self.runs) if self.runs else {},
-            "results": {part.scenario: _part_dict(part) for part in self.parts},
+            "conditions": conditions(self),
+            "results": {part.scenario: part_dict(part) for part in self.parts},
             "directory": str(self.directory),
             "page": None if self.page is None else str(self.page),
         }
@@ -140,13 +139,13 @@ def measure_defences(
     """Run the study, or what is missing of it, and write its pages.
 
     Args: scenarios: names or paths (none: all there are; of ladder or calm alone: exit-door); repeats (5): repeat r has
-    seed + r − 1; ladder, calm: only the ladder, only so many runs without news; out: a new directory, or that of a study
-    to go on with (see defence_plan.asked_for).
+    seed + r − 1; ladder, calm: only the ladder, only so many runs without news; out: a new directory, or that of a
+    study to go on with (see defence_plan.asked_for).
     Raises: ConfigurationError: a bad value, found before anything runs, or what keeps the first run from starting.
     """
     directory = Path(out) if out is not None else Path("runs") / f"defences-{clock.utc_stamp()}"
     directory = directory.absolute()
-    given = Given(tuple(scenarios), repeats, seed, size, agents, dict(settings or {}), ladder, calm)
+    given = Given(tuple(scenarios), repeats, seed, size, agents, dict(settings or {}), ladder, calm, alongside)
     asked = asked_for(directory, given)
     plans = tuple(plan_of(scenario, asked) for scenario in asked.scenarios)
     if len({plan.stem for plan in plans}) < len(plans):
@@ -229,13 +228,16 @@ class _TimeLeft:
     """Sessions have their lengths; what a run takes beside, the runs so far say."""
 
     def __init__(self, jobs: Sequence[Job], asked: Asked) -> None:
-        self._sessions_s = {id(job.cell): _session_s(job, asked) for job in jobs}
-        self._left = [self._sessions_s[id(job.cell)] for job in jobs]
+        self._session_s: dict[tuple[str, str], float] = {}
+        for job in jobs:
+            if _key(job) not in self._session_s:
+                self._session_s[_key(job)] = _session_s(asked, job)
+        self._left = [self._session_s[_key(job)] for job in jobs]
         self._beside_s: list[float] = []
 
     def took(self, job: Job, seconds: float) -> None:
-        self._left.remove(self._sessions_s[id(job.cell)])
-        self._beside_s.append(seconds - self._sessions_s[id(job.cell)])
+        self._left.remove(self._session_s[_key(job)])
+        self._beside_s.append(seconds - self._session_s[_key(job)])
 
     def told(self) -> str:
         if not self._beside_s:
@@ -250,9 +252,13 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _session_s(job: Job, asked: Asked) -> float:
-    """A plan has the scenario's default; a setting may change it."""
-    return _resolved(job.plan.scenario, job.trial.seed, _arguments(asked, job.cell), None)[0]["duration_s"]
+def _key(job: Job) -> tuple[str, str]:
+    return job.plan.stem, job.cell.name
+
+
+def _session_s(asked: Asked, job: Job) -> float:
+    arguments = _arguments(asked, job.cell)
+    return load_scenario(job.plan.scenario, arguments["breaker"], arguments["settings"], arguments["size"]).duration_s
 
 
 def _resolved(scenario: str, seed: int, arguments: dict[str, Any], address: str | None) -> tuple[dict[str, Any], int]:
@@ -312,15 +318,45 @@ def write(study: Study) -> Study:
     (study.directory / JSON).write_text(json.dumps(found, indent=1))
     table_of(study).write_parquet(study.directory / TABLE)
     if study.page is not None:
-        told = {**found["conditions"], "runs": _runs_told(study)}
-        write_defences_page(study.page, study.parts, study.asked.repeats, told)
+        write_defences_page(study.page, study.parts, study.asked.repeats, found["conditions"])
     return study
 
 
-def _runs_told(study: Study) -> str:
-    text = f"{len(study.runs)} of {len(study.jobs)}"
-    text += f", {len(study.failures)} failed" if study.failures else ""
-    return text + (f", {study.missing} not made yet" if study.missing else "")
+def conditions(study: Study) -> dict[str, str]:
+    """Under what circumstances the runs were measured."""
+    asked, runs = study.asked, study.runs
+    told = {
+        "runs": f"{len(runs)} of {len(study.jobs)}, {len(study.failures)} failed, {study.missing} not made yet",
+        "seeds": f"{asked.seed} to {asked.seed + max(asked.repeats, asked.calm) - 1}",
+        "size": asked.size,
+        "settings": ", ".join(f"{key} = {value}" for key, value in asked.settings.items()) or "the scenarios' own",
+        "machine": "shared with other runs, at least at times (--alongside)"
+        if asked.alongside
+        else "one run at a time",
+    }
+    for plan in study.plans:
+        found = [job.trial.run.manifest for job in study.jobs if job.plan is plan and job.trial.run is not None]
+        each = [f"{m['agents']:,} agents, {m['scenario']['duration_s']:g} s" for m in found]
+        if each:
+            told[plan.stem] = "; ".join(dict.fromkeys(each))
+    manifests = [run.manifest for run in runs]
+    if manifests:
+        started = sorted(manifest["started_utc"] for manifest in manifests)
+        told |= {
+            "cores": _each(manifest["cores"] for manifest in manifests),
+            "hosts": _each(len(manifest["hosts"]) for manifest in manifests),
+            "venue's scheduling": _each(manifest["scheduling"] for manifest in manifests),
+            "versions": _each(
+                ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+                for manifest in manifests
+            ),
+            "started (UTC)": f"{started[0]} to {started[-1]}",
+        }
+    return told
+
+
+def _each(values: Iterable[Any]) -> str:
+    return "; ".join(dict.fromkeys(map(str, values)))
 
 
 def table_of(study: Study) -> pl.DataFrame:
@@ -356,38 +392,3 @@ def _alarms(summaries: Sequence[Mapping[str, Any]], whole: bool) -> tuple[FalseA
         if counted:
             found.append(false_alarms(what, [count for count, _ in counted], sum(hours for _, hours in counted)))
     return tuple(found)
-
-
-def _part_dict(part: Part) -> dict[str, Any]:
-    measures = [measure for _, listed in GROUPS for measure in listed]
-
-    def figures(setting: Setting) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for measure in measures:
-            mine = estimate(setting, measure)
-            if mine is None:
-                continue
-            said = None if part.none is None else verdict(setting, part.none, measure)
-            low, high = (mine.interval.low, mine.interval.high) if mine.interval else (None, None)
-            found[measure.key] = {"mean": mine.mean, "low": low, "high": high, "n": mine.n,
-                                  "apart_from_none": None if said is None else said.apart}  # fmt: skip
-        name = setting.values[CELL]
-        return {"sets": dict(part.sets[name]), "runs": len(setting.summaries), "failed": len(setting.failures),
-                "measures": found}  # fmt: skip
-
-    return {
-        "cells": {setting.values[CELL]: figures(setting) for setting in part.cells},
-        "unavailable": dict(part.unavailable),
-        "notes": list(part.notes),
-        "ladder": [
-            {"label": rung.label, "reaction_ms": rung.reaction_ms if (rung.reaction_ms or 0) >= 0 else None,
-             "in_line": rung.reaction_ms == -1, **figures(rung.setting)}
-            for rung in part.rungs
-        ],
-        "calm": {
-            "sets": dict(part.calm_sets),
-            "before_the_moment": [{**asdict(each), "per_hour": each.per_hour} for each in part.calm],
-            "whole_session": [{**asdict(each), "per_hour": each.per_hour} for each in part.calm_whole],
-        },
-        "failures": [{"cell": cell, "seed": seed, "reason": reason} for cell, seed, reason in part.failures],
-    }  # fmt: skip

@@ -100,7 +100,7 @@ def _count(events: Array, names: tuple[str, ...]) -> int:
 def _book(session: Session, opened: int, end: int, end_ns: int) -> dict[str, float | None]:
     """Means over time of the book after each command from the opening's to the last calm one's."""
     tops = session.tops[opened - 1 : end - 1]
-    nothing = {"spread_bps": None, "two_sided_share": None, "depth_lots": None}
+    nothing: dict[str, float | None] = {"spread_bps": None, "two_sided_share": None, "depth_lots": None}
     lasts = np.diff(tops["time_ns"], append=end_ns)
     if not len(tops) or lasts.sum() <= 0:
         return nothing

@@ -6,13 +6,13 @@ Must not run anything, draw or format.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scipy import stats
 
 from aar_swarm.analysis.compared import Estimate, Measure, Setting, estimate
-from aar_swarm.analysis.statistics import CONFIDENCE, Interval, interval
+from aar_swarm.analysis.statistics import CONFIDENCE, Interval
 
 CELL = "defence"
 """The key of a Setting's only value: its cell's name."""
@@ -64,7 +64,7 @@ def against_none(summary: Mapping[str, Any], none: Mapping[str, Any] | None) -> 
     """The summary with `prevented`, which needs its partner: the run of the same repeat without any defence.
 
     prevented.trades, .lots: the partner's fills (lots) of the main instrument since the calm ended, less this run's;
-    below 0: there were more. prevented.exit_lots: the same of sold_lots. Null without a partner, and of a partner itself.
+    below 0: there were more. prevented.exit_lots: the same of sold_lots. Null without a partner, and of one itself.
     """
     found: dict[str, float | None] = {}
     for name, key in _PREVENTED.items():
@@ -209,3 +209,39 @@ class Part:
         """Every setting once, for what all runs have in common."""
         found = {setting.values[CELL]: setting for setting in (*self.cells, *(rung.setting for rung in self.rungs))}
         return list(found.values())
+
+
+def part_dict(part: Part) -> dict[str, Any]:
+    """What defences.json says of a scenario."""
+    measures = [measure for _, listed in GROUPS for measure in listed]
+
+    def figures(setting: Setting) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for measure in measures:
+            mine = estimate(setting, measure)
+            if mine is None:
+                continue
+            said = None if part.none is None else verdict(setting, part.none, measure)
+            low, high = (mine.interval.low, mine.interval.high) if mine.interval else (None, None)
+            found[measure.key] = {"mean": mine.mean, "low": low, "high": high, "n": mine.n,
+                                  "apart_from_none": None if said is None else said.apart}  # fmt: skip
+        name = setting.values[CELL]
+        return {"sets": dict(part.sets[name]), "runs": len(setting.summaries), "failed": len(setting.failures),
+                "measures": found}  # fmt: skip
+
+    return {
+        "cells": {setting.values[CELL]: figures(setting) for setting in part.cells},
+        "unavailable": dict(part.unavailable),
+        "notes": list(part.notes),
+        "ladder": [
+            {"label": rung.label, "reaction_ms": rung.reaction_ms if (rung.reaction_ms or 0) >= 0 else None,
+             "in_line": rung.reaction_ms == -1, **figures(rung.setting)}
+            for rung in part.rungs
+        ],
+        "calm": {
+            "sets": dict(part.calm_sets),
+            "before_the_moment": [{**asdict(each), "per_hour": each.per_hour} for each in part.calm],
+            "whole_session": [{**asdict(each), "per_hour": each.per_hour} for each in part.calm_whole],
+        },
+        "failures": [{"cell": cell, "seed": seed, "reason": reason} for cell, seed, reason in part.failures],
+    }  # fmt: skip
