@@ -178,7 +178,7 @@ def plan_of(scenario: str, asked: Asked) -> Plan:
         try:
             load_scenario(scenario, cell.breaker, {**asked.settings, **cell.sets}, asked.size)
         except UnknownSetting as error:
-            unavailable[name] = str(error)
+            unavailable[name] = str(error).partition(";")[0]  # the rest says what else there is
         else:
             found[name] = cell
     together = _cell(ALL, [tables[name] for name in found])

@@ -36,6 +36,7 @@ STOPPED = (
     Measure("refused_logons", "Refused logons", "", 0, "refused"),
     Measure("halts", "Halts", "", 1, "trip"),
     Measure("trip.since_signal_ms", "First halt, after the signal", "ms", 0, "trip"),
+    Measure("supervisor.lag_ns_p99", "Supervisor's lag, p99", "ns", 0),
 )
 CALM = (
     Measure("calm.trades_per_s", "Trades a second", "", 1, "calm"),

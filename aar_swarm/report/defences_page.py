@@ -83,7 +83,8 @@ def _pictured(part: Part) -> list[Measure]:
     """What is drawn of a scenario: the damage, the trades, and what calm costs; each where it applies."""
     there = {measure.key for _, measures in applying(part.cells) for measure in measures}
     chosen = (*DAMAGE, *STOPPED[:1], *CALM[:4])
-    return [measure for measure in chosen if measure.key in there]
+    flat = {m.key for m in DAMAGE if not any(any(setting.figures(m.key)) for setting in part.cells)}  # nothing but 0
+    return [measure for measure in chosen if measure.key in there and measure.key not in flat]
 
 
 def _ladder(part: Part, divs: Mapping[str, str]) -> list[html.Section]:
@@ -103,15 +104,16 @@ def _scenario(part: Part, divs: Mapping[str, str]) -> list[html.Section]:
         missing = story.missing(part)
         return [html.Section(part.scenario, part.scenario, part.scenario, "", html.bullets(missing))] if missing else []
     said = story.findings(part)
-    text = f'<p class="finding">{escape(said[0])}</p>{html.bullets(said[1:])}' if said else ""
+    text = f'<p class="finding">{escape(said[0])}</p>' if said else ""
+    text += html.bullets(said[1:]) if said[1:] else ""
     if missing := story.missing(part):
-        text += f'<p class="failed">{"<br>".join(escape(line) for line in missing)}</p>'
+        text += html.bullets(missing)
     cells = [
         html.plot_cell(comparison_story.heading(measure), "Means", [divs[f"{part.scenario}-{measure.key}"]], "")
         for measure in _pictured(part)
     ]
     body = text + html.columns(cells, most=4) + _figures(part)
-    body += "<h3>What each column sets</h3>" + html.definitions(story.settings_told(part))
+    body += '<p class="note">What each column sets:</p>' + html.definitions(story.settings_told(part))
     return [html.Section(part.scenario, part.scenario, f"{part.scenario}: {part.title}", HOW_SCENARIO, body)]
 
 

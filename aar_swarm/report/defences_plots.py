@@ -26,6 +26,7 @@ def panel(cells: Sequence[Setting], measure: Measure) -> figure:
     points = [(cell.values[CELL], found, cell.figures(measure.key)) for cell in cells
               if (found := estimate(cell, measure)) is not None]  # fmt: skip
     fig = compared_panel(measure, [Curve("", look.BID, points)], "", [cell.values[CELL] for cell in cells])
+    fig.xaxis.major_label_orientation = 0.5
     _from_zero(fig, [value for cell in cells for value in cell.figures(measure.key)])
     return fig
 
@@ -68,7 +69,7 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> figure:
     fig.scatter([x for x, _, _ in found], [each.mean for _, each, _ in found], size=10,
                 color=[_colour(rung) for _, _, rung in found], line_color="#ffffff",
                 marker=["square" if _is_in_line(rung) else "circle" for _, _, rung in found])  # fmt: skip
-    for x, text, left in ((_BREAK_X[0], "supervisor, ms on a scale", False), (_BREAK_X[1], "", True)):
+    for x, text, left in ((_BREAK_X[0], "to scale", False), (_BREAK_X[1], "", True)):
         look.mark_time(fig, x, text, look.MUTED, "dotted", left=left)
     _from_zero(fig, [value for _, value in dots])
     return fig

@@ -12,6 +12,7 @@ from aar_swarm.report import comparison_story, formats
 MARKS = "▼ below, ▲ above none, the 95 % confidence intervals apart; without a mark it may be chance"
 CAPTION = f"– does not apply   mean [95 % confidence interval of the mean]   {MARKS}"
 LADDER_CAPTION = "mean [95 % confidence interval of the mean]   – does not apply"
+_LATE_NS = 100_000_000
 _MARK = {1: "▲", -1: "▼", 0: ""}
 ALARM_NAMES = {
     "halts": "Halts",
@@ -45,7 +46,22 @@ def runs(setting: Setting) -> str:
 def missing(part: Part) -> list[str]:
     """One line for each defence that this scenario has not got, and the plan's notes."""
     said = [f"{name}: not available in {part.scenario}: {reason}." for name, reason in part.unavailable.items()]
-    return said + list(part.notes)
+    return said + list(part.notes) + _late(part)
+
+
+def _late(part: Part) -> list[str]:
+    """A supervisor that did not keep up is no measure of its reaction time."""
+    found = []
+    for setting in part.shown:
+        watched = [summary["supervisor"] for summary in setting.summaries if summary.get("supervisor")]
+        dead = sum(bool(each.get("error")) for each in watched)
+        late = sum((each.get("lag_ns_p99") or 0) > _LATE_NS for each in watched)
+        if dead or late:
+            found.append(
+                f"{name_of(setting)}: of {len(watched)} supervisors {dead} died and {late} did not keep up (a lag of "
+                f"more than {_LATE_NS // 1_000_000} ms at p99): read these figures with care."
+            )
+    return found
 
 
 def failures(part: Part) -> list[str]:
@@ -61,15 +77,20 @@ def findings(part: Part) -> list[str]:
         base = estimate(part.none, measure)
         if base is None:
             continue
+        if all(value == base.mean for setting in part.cells for value in setting.figures(measure.key)):
+            continue  # the same in every run
         less: list[str] = []
         more: list[str] = []
         open_: list[str] = []
+        single: list[str] = []
         for setting in part.cells[1:]:
             mine, found = estimate(setting, measure), verdict(setting, part.none, measure)
             if mine is None or found is None:
                 continue
             told = f"{name_of(setting)} {comparison_story.figure(mine.mean, measure)}"
-            if found.apart and found.direction:
+            if found.apart is None:
+                single.append(told)
+            elif found.apart and found.direction:
                 (less if found.direction < 0 else more).append(told)
             else:
                 open_.append(told)
@@ -78,7 +99,8 @@ def findings(part: Part) -> list[str]:
         text += f"; less with {', '.join(less)}" if less else ""
         text += f"; more with {', '.join(more)}" if more else ""
         text += f"; no difference that is beyond chance with {', '.join(open_)}" if open_ else ""
-        if less or more or open_:
+        text += f"; {', '.join(single)} (one run: chance is not ruled out)" if single else ""
+        if less or more or open_ or single:
             said.append(text + ".")
     return said
 
