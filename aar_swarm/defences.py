@@ -150,9 +150,10 @@ def measure_defences(
     plans = tuple(plan_of(scenario, asked) for scenario in asked.scenarios)
     if len({plan.stem for plan in plans}) < len(plans):
         raise ConfigurationError(f"--scenario: two of {', '.join(asked.scenarios)} have the same name")
+    count = sum(asked.repeats * len(plan.cells) + asked.calm for plan in plans)
+    if not 1 <= count <= MAX_RUNS:
+        raise ConfigurationError(f"{count:,} runs were asked for; ask for 1 to {MAX_RUNS:,}")
     jobs = _jobs(asked, plans, directory)
-    if not jobs or len(jobs) > MAX_RUNS:
-        raise ConfigurationError(f"{len(jobs):,} runs were asked for; ask for 1 to {MAX_RUNS:,}")
     for plan in plans:
         for cell in [*plan.cells, *([plan.calm] if plan.calm else [])]:
             seeds = asked.calm if cell.name == CALM else asked.repeats

@@ -98,10 +98,18 @@ class Pretended:
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
+def drawing(monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    """`run` replaced."""
     stand_in = Pretended()
     monkeypatch.setattr(comparison, "run", stand_in)
     return stand_in
+
+
+@pytest.fixture
+def pretended(drawing: Pretended, monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    """And the page, which takes seconds."""
+    monkeypatch.setattr(defences, "write_defences_page", lambda path, *_: path.write_text("page"))
+    return drawing
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +282,11 @@ def test_what_is_no_run_is_never_removed(pretended: Pretended, tmp_path: Path, d
     assert (place / "thesis.tex").read_text() == "dear"
 
 
-def test_a_failed_run_is_told_and_tried_again(pretended: Pretended, tmp_path: Path, door: str) -> None:
+def test_a_failed_run_is_told_and_tried_again(drawing: Pretended, tmp_path: Path, door: str) -> None:
     out = tmp_path / "all"
-    pretended.failing = {("supervisor", 1)}
+    drawing.failing = {("supervisor", 1)}
     found = measure_defences([door], 2, out=out)
-    assert len(pretended.ran) == 18 and len(found.failures) == 1
+    assert len(drawing.ran) == 18 and len(found.failures) == 1
     kept = json.loads((out / JSON).read_text())
     results = kept["results"]["exit-door"]
     assert results["failures"] == [{"cell": "supervisor", "seed": 1, "reason": "a host was lost; its log is gone"}]
@@ -287,9 +295,9 @@ def test_a_failed_run_is_told_and_tried_again(pretended: Pretended, tmp_path: Pa
     assert table.height == 18 and table["failure"].null_count() == 17
     assert "Failed: exit-door, supervisor, seed 1: a host was lost" in _printed(found)
     assert "a host was lost" in _without_scripts(out / PAGE)
-    pretended.failing, pretended.ran = set(), []
+    drawing.failing, drawing.ran = set(), []
     assert not measure_defences(out=out).failures
-    assert pretended.ran == [("exit-door", "supervisor", 1)]
+    assert drawing.ran == [("exit-door", "supervisor", 1)]
 
 
 def test_bad_requests_are_refused_before_anything_runs(pretended: Pretended, tmp_path: Path, door: str) -> None:
@@ -404,9 +412,9 @@ def test_alarms_without_a_supervisor_do_not_count_as_none() -> None:
     assert calm_counts({"calm": None}, "halts", whole=False) is None
 
 
-def test_calm_runs_are_counted_by_themselves(pretended: Pretended, tmp_path: Path, door: str) -> None:
+def test_calm_runs_are_counted_by_themselves(drawing: Pretended, tmp_path: Path, door: str) -> None:
     found = measure_defences([door], calm=4, out=tmp_path / "all", settings={"duration_s": "5"})
-    assert pretended.ran == [("exit-door", CALM, seed) for seed in (1, 2, 3, 4)]
+    assert drawing.ran == [("exit-door", CALM, seed) for seed in (1, 2, 3, 4)]
     (part,) = found.parts
     assert not part.cells and part.calm_sets["signal.bps"] == 0 and part.calm_sets["breaker"] == "default"
     before, whole = part.calm[1], part.calm_whole[1]
@@ -437,7 +445,7 @@ def test_in_line_stands_at_the_left_end_and_never_at_the_right() -> None:
     assert fig.y_range.start == 0
 
 
-def test_table_and_page_say_what_is_apart_and_what_is_missing(pretended: Pretended, tmp_path: Path, door: str) -> None:
+def test_table_and_page_say_what_is_apart_and_what_is_missing(drawing: Pretended, tmp_path: Path, door: str) -> None:
     found = measure_defences([door], 3, out=tmp_path / "all", alongside=True)
     printed = _printed(found)
     assert "2,202 [2,200, 2,204]" in printed.replace("\n", " ") or "2,202" in printed
