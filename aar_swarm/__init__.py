@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Run", "compare", "load", "run"]
+__all__ = ["Run", "compare", "load", "measure_defences", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from aar_swarm.comparison import compare
 
         return compare
+    if name == "measure_defences":
+        from aar_swarm.defences import measure_defences
+
+        return measure_defences
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

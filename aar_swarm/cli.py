@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 _out = Console(highlight=False)
 _INTERRUPTED = 130
+DEFENCES = "defences"
+"""Not a scenario: `aar run defences` is the study of what the defences are worth."""
 
 Scenario = Annotated[str, typer.Argument(help="Name of a scenario (see `aar scenarios`), or path of your own .toml.")]
 Agents = Annotated[int | None, typer.Option(help="Number of agent processes. [default: the scenario's]")]
@@ -88,7 +90,10 @@ def _parse_settings(settings: list[str] | None) -> dict[str, str]:
 
 @app.command("run")
 def run_command(
-    scenario: Scenario,
+    context: typer.Context,
+    scenario: Annotated[
+        str, typer.Argument(help="Name of a scenario (see `aar scenarios`), path of your own .toml, or defences.")
+    ],
     agents: Agents = None,
     breaker: Breaker = "default",
     size: Size = "default",
@@ -100,9 +105,27 @@ def run_command(
     speed: Speed = 1.0,
     port: Port = 0,
     alongside: Alongside = False,
+    scenarios: Annotated[
+        list[str] | None, typer.Option("--scenario", help="Of `aar run defences`: these only; may be repeated.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Of `aar run defences`: runs of each choice. [default: 5]")
+    ] = None,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Of `aar run defences`: damage against reaction time only.")
+    ] = False,
+    calm: Annotated[
+        int, typer.Option(metavar="N", help="Of `aar run defences`: only N runs without news, for false alarms.")
+    ] = 0,
     as_json: AsJson = False,
-) -> None:
-    """Run a scenario with real agent processes, and leave a run directory."""
+) -> int:
+    """Run a scenario with real agent processes, and leave a run directory. `aar run defences` is the study of what the
+    four defences are worth: tables, ladder and calm runs; with the --out of an unfinished one it goes on."""
+    if scenario == DEFENCES:
+        return _study_defences(
+            context, scenarios, repeats, ladder, calm, agents, seed, settings, address, out, size, alongside, as_json
+        )
+    _refuse_given(context, ("scenarios", "repeats", "ladder", "calm"), f"is for `aar run {DEFENCES}`")
     from aar_swarm.display import Display
     from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
@@ -135,6 +158,7 @@ def run_command(
     if lost := finished.summary["agent_processes_lost"]:
         said = finished.directory / LOG
         print(f"aar: {lost} agent processes ended before the session did; what they said is in {said}", file=sys.stderr)
+    return 0
 
 
 @app.command()
@@ -455,6 +479,64 @@ def why(
         return
     for line in lines(found):
         _out.print(line, soft_wrap=True, markup=False)
+
+
+def _refuse_given(context: typer.Context, options: tuple[str, ...], why: str) -> None:
+    """Options that make no sense here. Raises: ConfigurationError."""
+    for name in options:
+        if _is_given(context, name):
+            shown = {"scenarios": "scenario", "settings": "set"}.get(name, name)
+            raise ConfigurationError(f"--{shown}: {why}; leave it out")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _study_defences(
+    context: typer.Context,
+    scenarios: list[str] | None,
+    repeats: int | None,
+    ladder: bool,
+    calm: int,
+    agents: int | None,
+    seed: int,
+    settings: list[str] | None,
+    address: str | None,
+    out: Path | None,
+    size: str,
+    alongside: bool,
+    as_json: bool,
+) -> int:
+    """`aar run defences`."""
+    from aar_swarm.defences import measure_defences
+    from aar_swarm.display import Display
+    from aar_swarm.report.defences_table import defences_tables
+
+    _refuse_given(context, ("breaker", "background", "speed", "port"), "the study chooses that itself")
+    with Display() as display:
+        found = measure_defences(
+            scenarios or (),
+            repeats,
+            ladder=ladder,
+            calm=calm,
+            agents=agents,
+            size=size if _is_given(context, "size") else None,
+            seed=seed if _is_given(context, "seed") else None,
+            settings=_parse_settings(settings),
+            address=address,
+            out=out,
+            alongside=alongside,
+            progress=display,
+        )
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        for part in defences_tables(found.parts):
+            _out.print(part, soft_wrap=isinstance(part, str), markup=False)
+        _out.print(f"Study: {found.directory}\nPage: {found.page or 'none: no run finished'}", soft_wrap=True)
+    return 1 if found.failures else 0
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,20 +172,27 @@ def compare(
                 progress.stage(_said(values, repeat, repeats))
             name = _directory_name(values, seed + repeat - 1 if repeats > 1 else None)
             trial = Trial(values, repeat, seed + repeat - 1, directory / name)
-            made: Run | None = None
-            reason: str | None = None
-            try:
-                made = run(
-                    scenario, seed=trial.seed, out=trial.directory, progress=progress, **arguments, **common
-                )  # fmt: skip
-            except _FAILURES as error:
-                if not trials and isinstance(error, ConfigurationError):
-                    raise  # it would keep every run from starting
-                reason = " ".join(str(error).split()) or type(error).__name__
-                if progress is not None:
-                    progress.stage(f"failed: {reason}")
-            trials.append(Trial(values, repeat, trial.seed, trial.directory, made, reason))
+            trials.append(attempt(scenario, trial, progress, not trials, **arguments, **common))
     return write(Comparison(Path(scenario).stem, vary, repeats, trials, directory, directory / REPORT))
+
+
+def attempt(
+    scenario: str, trial: Trial, progress: Progress | None = None, first: bool = False, **arguments: Any
+) -> Trial:
+    """Run what a trial asks for; if it fails, the reason is kept, and told.
+
+    Args: first: of its comparison. Raises: ConfigurationError: of the first only, as it would keep all from starting.
+    """
+    try:
+        made = run(scenario, seed=trial.seed, out=trial.directory, progress=progress, **arguments)
+    except _FAILURES as error:
+        if first and isinstance(error, ConfigurationError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if progress is not None:
+            progress.stage(f"failed: {reason}")
+        return replace(trial, reason=reason)
+    return replace(trial, run=made)
 
 
 def write(found: Comparison) -> Comparison:

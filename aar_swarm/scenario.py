@@ -63,6 +63,10 @@ _VERSION = 1
 """Of a strategy's program."""
 
 
+class UnknownSetting(ConfigurationError):
+    """A path that leads to no setting of this scenario."""
+
+
 class Scenario(Config):
     name: str
     title: str
@@ -223,16 +227,9 @@ def load_scenario(
     Args: settings: path → value, values as text or already typed; size: of the scenario's, applied before settings.
     Raises: ConfigurationError: one line saying what, where and what to do.
     """
-    path = Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
-    if not path.is_file() and name.endswith(".toml"):
-        raise ConfigurationError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise ConfigurationError(f"unknown scenario {name!r}; there are: {', '.join(scenario_names())}")
-    try:
-        raw = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from None
-    _check_shapes(path, raw)
+    path, raw = _read(name)
+    for table in ("defences", "calm"):
+        raw.pop(table, None)
     if name.endswith(".toml") and str(path.resolve().parent) not in sys.path:
         sys.path.append(str(path.resolve().parent))  # a strategy of one's own may stand beside its scenario
     breakers, sizes = raw.pop("breakers", {}), raw.pop("sizes", {})
@@ -260,11 +257,43 @@ def load_scenario(
     return _validate(raw)
 
 
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
+    """A scenario's file and its tables, unchecked but for their shapes. Raises: ConfigurationError."""
+    path = Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
+    if not path.is_file() and name.endswith(".toml"):
+        raise ConfigurationError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise ConfigurationError(f"unknown scenario {name!r}; there are: {', '.join(scenario_names())}")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    _check_shapes(path, raw)
+    return path, raw
+
+
+def defence_settings(name: str) -> dict[str, dict[str, Any]]:
+    """The [defences.NAME] tables of a scenario, each flat: path → value; `breaker` is the name of one.
+
+    They are what the study of the defences sets (defences.py); a run of the scenario itself does not know them.
+    Raises: ConfigurationError.
+    """
+    return {defence: dict(_flat(table)) for defence, table in _read(name)[1].get("defences", {}).items()}
+
+
+def calm_settings(name: str) -> dict[str, Any]:
+    """What makes a day of this scenario calm, path → value: its [calm] table, or else a signal without news.
+
+    Raises: ConfigurationError.
+    """
+    return dict(_flat(_read(name)[1].get("calm", {"signal": {"bps": 0}})))
+
+
 def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
     """The tables that are read before pydantic sees them. Raises: ConfigurationError."""
     needed = ("participants", "signal", "instrument", "market_data")
-    for key in ("breakers", "sizes", "participants", "dials", *_TABLES):
-        inner = key in ("breakers", "sizes", "participants")
+    for key in ("breakers", "sizes", "defences", "participants", "dials", "calm", *_TABLES):
+        inner = key in ("breakers", "sizes", "defences", "participants")
         table = raw.get(key, None if key in needed else {})
         if not isinstance(table, dict) or (inner and not all(isinstance(entry, dict) for entry in table.values())):
             what = f"[{key}.NAME] tables" if inner else f"a [{key}] table"
@@ -305,18 +334,18 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
         if table not in raw and table in _ALWAYS:
             raw[table] = {}
         if table not in raw:
-            raise ConfigurationError(f"{key}: scenario {raw['name']} has no [{table}] table; write one into its file")
+            raise UnknownSetting(f"{key}: scenario {raw['name']} has no [{table}] table; write one into its file")
         raw[table][rest[0]] = _parse(value)
     elif key in _TOP_KEYS:
         raw[key] = _parse(value)
     else:
         tables = [*_TOP_KEYS, *(f"{name}.…" for name in (*_TABLES, "breaker", *groups))]
-        raise ConfigurationError(f"unknown setting {key!r}; settings start with: {', '.join(tables)}")
+        raise UnknownSetting(f"unknown setting {key!r}; settings start with: {', '.join(tables)}")
 
 
 def _expect(key: str, field: str, known: Any) -> None:
     if field not in known:
-        raise ConfigurationError(f"unknown setting {key!r}; here there are: {', '.join(known)}")
+        raise UnknownSetting(f"unknown setting {key!r}; here there are: {', '.join(known)}")
 
 
 def _parse(value: Any) -> Any:

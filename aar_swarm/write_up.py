@@ -10,6 +10,7 @@ import polars as pl
 from aar_swarm import results
 from aar_swarm.analysis import tables
 from aar_swarm.analysis.agreement import lobster_agreement
+from aar_swarm.analysis.calm import calm, refusals
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
 from aar_swarm.analysis.price import liquidity_table
@@ -94,6 +95,8 @@ def write_up(
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        **refusals(session),
+        "calm": calm(session, outcome["supervisor"]),
         **own_measures(session, rows),
         **kill_times(session, outcome["kills"]),
         "supervisor": supervision(session, outcome["supervisor"], final["state_hash"]),
