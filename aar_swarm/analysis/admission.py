@@ -12,8 +12,8 @@ from exchange.types import CommandKind
 def admission(session: Session, rows: Array) -> dict[str, Any]:
     """agents_not_admitted: accounts that got a session with no model; null if the venue has no [admission].
     largest_vendor_share: of the accounts, that logged on with the models of the vendor who has most; null if nobody
-    declared one. orders_explained_share: of PLACE and REPLACE commands, that an EXPLAIN of the same order_id and account
-    precedes. What was refused: calm.refusals.
+    declared one. orders_explained_share: of PLACE and REPLACE commands, that an EXPLAIN of the same order_id and
+    account precedes. What was refused: calm.refusals.
     """
     vendors = rows["vendor"][rows["vendor"] > 0]
     has_admission = session.config.admission is not None
