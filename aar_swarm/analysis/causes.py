@@ -1,0 +1,194 @@
+"""What caused what, command by command: each command's cause, the news that it goes back to, and how many links away.
+
+Owns the graph command → command. It is made of what the journal holds: the last message that a participant had heard
+when it decided (cause_sequence), the fills, the marks and the phases. Knows nothing of money; docs/postmortem.md says
+what is fact and what is convention.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from aar_swarm.agents.base import Rule
+from aar_swarm.analysis.session import MAIN, Session
+from exchange.clock import SECOND
+from exchange.state import Array
+from exchange.types import DECISION_COMMANDS, CommandKind, EventKind
+
+FROM_A_VENDOR = (Rule.ACT_ON_VALUATION, Rule.RETURN_TO_BENCHMARK)
+"""Rules that act on what a vendor said, which is not in the journal: their decisions are roots."""
+_LEAVING = (Rule.EXIT, Rule.EXIT_OVERDUE, Rule.LEAVE_EARLY)
+"""Rules of one plan: the slices of an exit."""
+_DECISIONS = frozenset(int(kind) for kind in DECISION_COMMANDS)
+
+
+class Link(IntEnum):
+    """How a command goes back to its cause."""
+
+    ROOT = 0
+    """It does not: news, the operator, or what is outside the journal."""
+    HEARD = 1
+    """The last message that the participant had heard when it decided told of that command."""
+    PLAN = 2
+    """It goes on with what the same participant began by the same rule."""
+    MARK = 3
+    """A revaluation, and the command that lowered the mid most since the one before (that one's own sales too)."""
+    CONTINUED = 4
+    """A revaluation after which no price fell: it goes on with what the one before began."""
+    PHASE = 5
+    """A timer, and what started the phase that it ends."""
+    EVIDENCE = 6
+    """A supervisor's order, and what it saw."""
+
+
+class Causes(NamedTuple):
+    """Of n commands; sequences count from 1."""
+
+    cause: Array  # int64[n]: the sequence of the command that caused it; 0: a root
+    link: Array  # int64[n]: a Link
+    root: Array  # int64[n]: the sequence of the root; its own if it is one
+    depth: Array  # int64[n]: links to the root; what a vendor said counts as one
+
+
+def mids(tops: Array, fills: Array, opening_ticks: float) -> Array:
+    """float64[n], ticks: the mid after each command; while a side is empty the last trade's price, before any trade
+    opening_ticks."""
+    last = np.full(len(tops), float(opening_ticks))
+    if len(fills):
+        at = np.zeros(len(tops), np.int64)
+        traded = fills["sequence"] - 1
+        at[traded] = traded
+        price = np.zeros(len(tops))
+        price[traded] = fills["price_ticks"]  # of several fills of a command the last
+        at = np.maximum.accumulate(at)
+        last = np.where(np.arange(len(tops)) >= traded[0], price[at], opening_ticks)
+    two_sided = (tops["bid_lots"] > 0) & (tops["ask_lots"] > 0)
+    return np.where(two_sided, (tops["bid_ticks"] + tops["ask_ticks"]) / 2, last)
+
+
+def changes(path: Array) -> Array:
+    """float64[n]: what each command did to the mid."""
+    return np.diff(path, prepend=path[:1])
+
+
+def trace(session: Session) -> Causes:
+    """Follow every command back.
+
+    Where a decision has two links (what was heard, and the plan it belongs to), the one with the more recent root
+    counts: news reaches whoever hears of what it made others do.
+    """
+    commands = session.commands
+    falls = changes(mids(session.tops, session.fills, session.scenario.instrument.opening_ticks))
+    if session.coin_tops is not None and session.coin is not None and session.config.stablecoin is not None:
+        par = session.config.stablecoin.par_ticks
+        of_coin = changes(mids(session.coin_tops, session.fills_of(session.coin), par))
+        falls = np.minimum(falls / session.scenario.instrument.opening_ticks, of_coin / par)
+    by_index = session.config.margin is not None and session.config.margin.mark == "index"
+    phases = _phase_starts(session)
+    count = len(commands)
+    cause, link, root, depth = (np.zeros(count, np.int64) for _ in range(4))
+    plans: dict[tuple[int, int], int] = {}
+    revalued = indexed = 0  # the sequences of the last ones
+    columns = ("kind", "account", "rule", "cause_sequence", "instrument", "quantity_lots")
+    rows = zip(*(commands[name].tolist() for name in columns), strict=True)
+    for at, (kind, account, rule, heard, instrument, amount) in enumerate(rows):
+        sequence = at + 1
+        found, by = 0, Link.ROOT
+        if kind in _DECISIONS:
+            key = (account, int(Rule.EXIT) if rule in _LEAVING else rule)
+            if rule not in FROM_A_VENDOR:
+                found, by = _of_decision(heard if 0 < heard < sequence else 0, plans.get(key, 0), root)
+            plans[key] = sequence
+        elif kind == CommandKind.REVALUE:
+            found, by = _of_revaluation(falls, revalued, sequence, indexed if by_index else 0)
+            revalued = sequence
+        elif kind == CommandKind.PUBLISH_INDEX:
+            indexed = sequence
+        elif kind == CommandKind.TIMER:
+            starts = phases.get(instrument, np.zeros(0, np.int64))
+            before = int(np.searchsorted(starts, sequence))
+            found, by = (int(starts[before - 1]), Link.PHASE) if before else (0, Link.ROOT)
+        elif kind in (CommandKind.HALT, CommandKind.KILL) and 0 < amount < sequence:
+            found, by = amount, Link.EVIDENCE
+        cause[at], link[at] = found, by if found else Link.ROOT
+        root[at] = root[found - 1] if found else sequence
+        depth[at] = depth[found - 1] + 1 if found else int(kind in _DECISIONS and rule in FROM_A_VENDOR)
+    return Causes(cause, link, root, depth)
+
+
+def _of_decision(heard: int, plan: int, root: Array) -> tuple[int, Link]:
+    if heard and (not plan or root[heard - 1] >= root[plan - 1]):
+        return heard, Link.HEARD
+    return plan, Link.PLAN
+
+
+def _of_revaluation(falls: Array, before: int, sequence: int, indexed: int) -> tuple[int, Link]:
+    """before: the sequence of the revaluation before, 0 if none; indexed: of the last index, if that is the mark."""
+    if indexed > before:
+        return indexed, Link.MARK
+    since = falls[max(before - 1, 0) : sequence - 1]
+    if len(since) and since.min() < 0:
+        return max(before - 1, 0) + int(since.argmin()) + 1, Link.MARK
+    return (before, Link.CONTINUED) if before else (sequence - 1, Link.CONTINUED)
+
+
+def _phase_starts(session: Session) -> dict[int, Array]:
+    changed = session.events[session.events["kind"] == EventKind.PHASE_CHANGED]
+    return {
+        int(number): changed["sequence"][changed["instrument"] == number] for number in np.unique(changed["instrument"])
+    }
+
+
+def path_to(causes: Causes, sequence: int) -> list[int]:
+    """The sequences from the root to a command, both included."""
+    found = [sequence]
+    while causes.cause[found[-1] - 1]:
+        found.append(int(causes.cause[found[-1] - 1]))
+    return found[::-1]
+
+
+def root_labels(session: Session, causes: Causes) -> list[str]:
+    """Of each command, what its root was, in words; roots that are the same news have the same words."""
+    known: dict[int, str] = {}
+    vendors = session.scenario.vendors
+    asked = session.scenario.vendor_of(len(session.groups)) if vendors else []
+
+    def label(sequence: int) -> str:
+        command = session.commands[sequence - 1]
+        kind, account = int(command["kind"]), int(command["account"])
+        if kind == CommandKind.PUBLISH_SIGNAL:
+            bps = int(command["quantity_lots"])
+            what = "" if command["instrument"] == MAIN else " on the stablecoin"
+            return f"the signal of {bps:+,d} bps{what}" if bps else "the signal (a public moment, 0 bps)"
+        if kind == CommandKind.PUBLISH_INDEX:
+            return "a price published elsewhere (index)"
+        if kind in (CommandKind.HALT, CommandKind.KILL):
+            return "an operator's order"
+        if kind in _DECISIONS:
+            group = session.groups[account] if 0 <= account < len(session.groups) else "?"
+            if int(command["rule"]) not in FROM_A_VENDOR:
+                return f"{group} of their own accord"
+            vendor = asked[account] if account < len(asked) else None
+            since_s = (int(command["received_ns"]) - (session.opened_ns or 0)) / SECOND
+            return _vendor_said(session, vendor, int(command["rule"]), since_s)
+        return CommandKind(kind).name.lower().replace("_", " ")
+
+    found = []
+    for root in causes.root.tolist():
+        if root not in known:
+            known[root] = label(root)
+        found.append(known[root])
+    return found
+
+
+def _vendor_said(session: Session, vendor: int | None, rule: int, since_open_s: float) -> str:
+    vendors = session.scenario.vendors
+    name = "a vendor" if vendor is None else f"vendor {vendor}"
+    if rule == Rule.RETURN_TO_BENCHMARK:
+        return f"{name} withdrew its valuations"
+    if vendors is not None and (vendors.fault_bps or vendors.fault_factor):
+        hit = vendors.fault_in == "feed" or vendor == vendors.fault_vendor
+        if hit and vendors.fault_at_s <= since_open_s < vendors.found_at_s:
+            return f"{name}'s faulty valuations"
+    return f"{name}'s valuations"
