@@ -81,7 +81,9 @@ def read_session(directory: Path) -> tuple[Session, Journal, dict[str, Any]]:
 def examine(directory: Path, progress: Callable[[str], None] = lambda text: None) -> PostMortem:
     """The whole post-mortem of a run. progress is told what is being done. Raises: as read_session."""
     session, recorded, summary = read_session(directory)
-    return examine_session(session, recorded, {"breaker": summary.get("breaker"), "seed": summary.get("seed")}, progress)
+    return examine_session(
+        session, recorded, {"breaker": summary.get("breaker"), "seed": summary.get("seed")}, progress
+    )
 
 
 def examine_session(
@@ -147,13 +149,17 @@ def outcome(chain: Chain, session: Session, start: int) -> dict[str, Any]:
     drawdown_bps: from the run's peak to the lowest trade; losses as of the steps; stopped_ms: the first halt of the main
     instrument since the first cause, null: none.
     """
-    events = session.events[(session.events["sequence"] >= start) & (session.events["sequence"] < session.close_sequence)]
+    events = session.events[
+        (session.events["sequence"] >= start) & (session.events["sequence"] < session.close_sequence)
+    ]
     kinds = events["kind"]
     fills = session.fills[(session.fills["sequence"] >= start) & (session.fills["sequence"] < session.close_sequence)]
     worth = chains.worths(session, [start, session.close_sequence])[:, : len(session.groups)] * session.tick_size
     lost = worth[0] - worth[1]
     counted = session.groups != RECORDING
-    halts = session.events[(session.events["kind"] == EventKind.INSTRUMENT_HALTED) & (session.events["instrument"] == 0)]
+    halts = session.events[
+        (session.events["kind"] == EventKind.INSTRUMENT_HALTED) & (session.events["instrument"] == 0)
+    ]
     peak = chain.fall.peak_ticks
     low = float(fills["price_ticks"].min()) if len(fills) else None
     cause_ns = int(chain.session.commands["received_ns"][chain.cause_sequence - 1])
@@ -225,5 +231,5 @@ def postmortem(directory: Path, progress: Callable[[str], None] = lambda text: N
     if examined.chain is not None:
         chains.causes_table(examined.chain).write_parquet(directory / CAUSES)
         chains.steps(examined.chain)[1].write_parquet(directory / STEP_LOSSES)
-    write_page(directory / PAGE, examined)
+    write_page(directory / PAGE, examined.found, examined.chain, examined.session)
     return examined.found

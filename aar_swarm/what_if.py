@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from aar_swarm.analysis.tables import trace_tops
-from aar_swarm.scenario import Scenario, explain, load_scenario
+from aar_swarm.scenario import Scenario, choices, explain, load_scenario
 from aar_swarm.scenario_tables import MAIN, Breaker, Supervisor
 from exchange.clock import MS
 from exchange.config import EngineConfig
@@ -76,15 +76,14 @@ class Replayed(NamedTuple):
 def with_breaker(config: EngineConfig, breaker: Breaker) -> EngineConfig:
     """The configuration with this breaker on the main instrument. Raises: ConfigurationError: it could never trip."""
     main = config.instruments[MAIN].model_copy(update={"breaker": breaker.in_ns()})
-    changed = {"instruments": (main, *config.instruments[1:]), "market_breaker": breaker.market_in_ns()}
-    return with_fields(config, changed, "breaker.")
+    instruments = [each.model_dump() for each in (main, *config.instruments[1:])]
+    return with_fields(config, {"instruments": instruments, "market_breaker": breaker.market_in_ns()}, "breaker.")
 
 
 def with_fields(config: EngineConfig, fields: Mapping[str, Any], where: str = "") -> EngineConfig:
     """The configuration with other values of some of its fields, checked as a new one. Raises: ConfigurationError."""
     try:
-        plain = config.model_copy(update=dict(fields)).model_dump()
-        return EngineConfig.model_validate(plain | {k: v for k, v in fields.items() if isinstance(v, dict)})
+        return EngineConfig.model_validate(config.model_dump() | dict(fields))
     except ValidationError as error:
         raise ConfigurationError(explain(error, where)) from None
 
@@ -117,7 +116,7 @@ def defences(scenario: Scenario, recorded: Journal, since_sequence: int) -> tupl
             )  # fmt: skip
     for override in OVERRIDES:
         has = all(name in EngineConfig.model_fields for name in override.fields)
-        if has and any(getattr(recorded.config, name) != value for name, value in override.fields.items()):
+        if has and not any(getattr(recorded.config, name) for name in override.fields):
             config = with_fields(recorded.config, override.fields)
             found.append(Defence(override.name, "policy", override.words, config))
     return found, told
@@ -125,8 +124,6 @@ def defences(scenario: Scenario, recorded: Journal, since_sequence: int) -> tupl
 
 def _breakers(scenario: Scenario, config: EngineConfig) -> list[Defence]:
     """The scenario's named ones that would change the run's configuration; none of a scenario that is no longer there."""
-    from aar_swarm.scenario import choices
-
     found = []
     try:
         names = choices(scenario.name)["breakers"]
@@ -207,7 +204,10 @@ def _with_halt(commands: Array, defence: Defence) -> tuple[Array, int | None]:
         return commands, None
     halt = np.zeros(1, COMMAND)
     halt["kind"], halt["account"], halt["instrument"] = int(CommandKind.HALT), NOBODY, MAIN
-    halt["received_ns"], halt["quantity_lots"] = max(defence.halt_ns, int(commands["received_ns"][at - 1])), defence.evidence
+    halt["received_ns"], halt["quantity_lots"] = (
+        max(defence.halt_ns, int(commands["received_ns"][at - 1])),
+        defence.evidence,
+    )
     return np.concatenate([commands[:at], halt, commands[at:]]), at
 
 
@@ -262,7 +262,9 @@ def with_timers(config: EngineConfig, commands: Array) -> tuple[Array, Array]:
 
 def _due(state: Any, now_ns: int) -> list[Array]:
     """The loop's order: a TIMER for each instrument that is due, then a REVALUE."""
-    found = [(_TIMER, number) for number, due_ns in enumerate(state.instruments["timer_ns"].tolist()) if due_ns <= now_ns]
+    found = [
+        (_TIMER, number) for number, due_ns in enumerate(state.instruments["timer_ns"].tolist()) if due_ns <= now_ns
+    ]
     if state.counters["revalue_ns"][0] <= now_ns:
         found.append((_REVALUE, NOBODY))
     assert found and now_ns < NEVER, "a timer is due and none is known"

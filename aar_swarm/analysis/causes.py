@@ -29,17 +29,20 @@ class Link(IntEnum):
     ROOT = 0
     """It does not: news, the operator, or what is outside the journal."""
     HEARD = 1
-    """The last message that the participant had heard when it decided told of that command."""
+    """The last message that the participant had heard when it decided told of that command, or, if that one made no
+    event, of the last one before it that did: market data names the last command before it, whatever it was."""
     PLAN = 2
     """It goes on with what the same participant began by the same rule."""
     MARK = 3
     """A revaluation, and the command that lowered the mid most since the one before (that one's own sales too)."""
     CONTINUED = 4
-    """A revaluation after which no price fell: it goes on with what the one before began."""
+    """A revaluation before which no price fell: it goes on with what the one before did."""
     PHASE = 5
     """A timer, and what started the phase that it ends."""
     EVIDENCE = 6
     """A supervisor's order, and what it saw."""
+    ARMED = 7
+    """A revaluation that follows from nothing but that there was a command: the first one since the one before."""
 
 
 class Causes(NamedTuple):
@@ -87,6 +90,9 @@ def trace(session: Session) -> Causes:
     by_index = session.config.margin is not None and session.config.margin.mark == "index"
     phases = _phase_starts(session)
     count = len(commands)
+    told = np.zeros(count + 1, np.int64)
+    told[session.events["sequence"]] = session.events["sequence"]
+    told = np.maximum.accumulate(told)  # of each sequence: the last one up to it that made an event
     cause, link, root, depth = (np.zeros(count, np.int64) for _ in range(4))
     plans: dict[tuple[int, int], int] = {}
     revalued = indexed = 0  # the sequences of the last ones
@@ -98,10 +104,11 @@ def trace(session: Session) -> Causes:
         if kind in _DECISIONS:
             key = (account, int(Rule.EXIT) if rule in _LEAVING else rule)
             if rule not in FROM_A_VENDOR:
-                found, by = _of_decision(heard if 0 < heard < sequence else 0, plans.get(key, 0), root)
+                found, by = _of_decision(int(told[heard]) if 0 < heard < sequence else 0, plans.get(key, 0), root)
             plans[key] = sequence
         elif kind == CommandKind.REVALUE:
-            found, by = _of_revaluation(falls, revalued, sequence, indexed if by_index else 0)
+            goes_on = bool(revalued) and told[revalued] == revalued
+            found, by = _of_revaluation(falls, revalued, sequence, indexed if by_index else 0, goes_on)
             revalued = sequence
         elif kind == CommandKind.PUBLISH_INDEX:
             indexed = sequence
@@ -123,14 +130,17 @@ def _of_decision(heard: int, plan: int, root: Array) -> tuple[int, Link]:
     return plan, Link.PLAN
 
 
-def _of_revaluation(falls: Array, before: int, sequence: int, indexed: int) -> tuple[int, Link]:
-    """before: the sequence of the revaluation before, 0 if none; indexed: of the last index, if that is the mark."""
+def _of_revaluation(falls: Array, before: int, sequence: int, indexed: int, goes_on: bool) -> tuple[int, Link]:
+    """before: the sequence of the revaluation before, 0 if none; indexed: of the last index, if that is the mark;
+    goes_on: whether the one before did anything."""
     if indexed > before:
         return indexed, Link.MARK
     since = falls[max(before - 1, 0) : sequence - 1]
     if len(since) and since.min() < 0:
         return max(before - 1, 0) + int(since.argmin()) + 1, Link.MARK
-    return (before, Link.CONTINUED) if before else (sequence - 1, Link.CONTINUED)
+    if goes_on or before + 1 == sequence:
+        return before, Link.CONTINUED
+    return before + 1, Link.ARMED
 
 
 def _phase_starts(session: Session) -> dict[int, Array]:
@@ -161,6 +171,8 @@ def root_labels(session: Session, causes: Causes) -> list[str]:
             bps = int(command["quantity_lots"])
             what = "" if command["instrument"] == MAIN else " on the stablecoin"
             return f"the signal of {bps:+,d} bps{what}" if bps else "the signal (a public moment, 0 bps)"
+        if kind == CommandKind.OPEN_SESSION:
+            return "the opening: no news"
         if kind == CommandKind.PUBLISH_INDEX:
             return "a price published elsewhere (index)"
         if kind in (CommandKind.HALT, CommandKind.KILL):

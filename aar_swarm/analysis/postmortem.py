@@ -40,6 +40,7 @@ class Chain(NamedTuple):
     cause: str
     cause_sequence: int
     cause_share: float
+    is_news: Array  # bool[n]: whether it goes back to the first cause
     subject: str
     """The group whose loss is followed: the crowd, or, where no group is called so, the one that lost most."""
 
@@ -63,9 +64,9 @@ def build(session: Session) -> Chain | None:
     path = mids(session.tops, session.fills, session.scenario.instrument.opening_ticks)
     falls = changes(path)
     cause, sequence, share = first_cause(fall, causes, labels, falls)
-    return Chain(
-        session, causes, labels, path, falls, fall, cause, sequence, share, _subject(session, sequence)
-    )
+    is_news = np.array([label == cause for label in labels])
+    subject = _subject(session, sequence)
+    return Chain(session, causes, labels, path, falls, fall, cause, sequence, share, is_news, subject)
 
 
 def _subject(session: Session, start: int) -> str:
@@ -192,13 +193,12 @@ def _decisions_within(chain: Chain, sequence: int, until: int) -> dict[str, Any]
     part = chain.session.commands[sequence - 1 : until - 1]
     mine = np.isin(part["kind"], DECISION_COMMANDS)
     depths = chain.causes.depth[sequence - 1 : until - 1][mine]
-    labels = np.array(chain.labels[sequence - 1 : until - 1])[mine] if mine.any() else np.zeros(0, str)
     rules, counts = np.unique(part["rule"][mine], return_counts=True)
     ordered = sorted(zip(counts.tolist(), rules.tolist(), strict=True), reverse=True)
     return {
         "commands": int(mine.sum()),
         "accounts": len(np.unique(part["account"][mine])),
-        "of_the_first_cause": int((labels == chain.cause).sum()),
+        "of_the_first_cause": int((mine & chain.is_news[sequence - 1 : until - 1]).sum()),
         "by_rule": {_RULES.get(rule, str(rule)): count for count, rule in ordered},
         "depth_median": float(np.median(depths)) if len(depths) else None,
         "depth_max": int(depths.max()) if len(depths) else None,
@@ -225,7 +225,11 @@ def _moved_by(chain: Chain, sequence: int, until: int) -> dict[str, float]:
 
 
 def top_orders(chain: Chain, sequence: int, until: int) -> list[dict[str, Any]]:
-    """The orders (or revaluations) that walked the bids furthest: ticks from the best bid before to the worst fill."""
+    """The orders (or revaluations) that took the bids down furthest.
+
+    walked_ticks: from the best bid before it to its worst fill. bid_lowered_ticks: from that bid to the best one after it
+    (to the worst fill, if it left none): what it walked, and the gap that it opened.
+    """
     session = chain.session
     fills = _within(session.fills, sequence, until)
     fills = fills[(fills["side"] == Side.SELL) & (fills["reason"] != Reason.AUCTION)]
@@ -237,15 +241,20 @@ def top_orders(chain: Chain, sequence: int, until: int) -> list[dict[str, Any]]:
         pl.col("quantity_lots").sum().alias("lots"), pl.col("account").n_unique().alias("accounts"),
     )  # fmt: skip
     before = session.tops[frame["sequence"].to_numpy() - 2]
+    after = session.tops[frame["sequence"].to_numpy() - 1]
     best = np.where(before["bid_lots"] > 0, before["bid_ticks"], frame["first"].to_numpy())
-    frame = frame.with_columns(pl.Series("from", best)).with_columns((pl.col("from") - pl.col("to")).alias("walked"))
-    frame = frame.sort(["walked", "lots", "sequence"], descending=[True, True, False]).head(_TOP)
+    left = np.where(after["bid_lots"] > 0, after["bid_ticks"], frame["to"].to_numpy())
+    frame = frame.with_columns(
+        pl.Series("from", best), pl.Series("lowered", best - left), pl.Series("walked", best - frame["to"].to_numpy())
+    )
+    frame = frame.sort(["lowered", "walked", "lots", "sequence"], descending=[True, True, True, False]).head(_TOP)
     return [
         {
             **describe(chain, row["sequence"]),
             "accounts": row["accounts"],
             "lots": row["lots"],
             "walked_ticks": row["walked"],
+            "bid_lowered_ticks": row["lowered"],
             "best_bid_ticks": row["from"],
             "worst_fill_ticks": row["to"],
         }
@@ -323,7 +332,7 @@ def causes_table(chain: Chain) -> pl.DataFrame:
 
 def decisions(chain: Chain) -> pl.DataFrame:
     """From the first cause to the close, one row a (participants, rule, root): commands, accounts, lots (ordered),
-    taken_lots, first_ms, last_ms, to_trough (commands of it until the trough), depth_median, moved_ticks (of the mid).
+    taken_lots, first_ms, last_ms, depth_median, moved_ticks (of the mid); and of these until the trough …_to_trough.
     """
     session = chain.session
     start, close = chain.cause_sequence, session.close_sequence
@@ -338,7 +347,9 @@ def decisions(chain: Chain) -> pl.DataFrame:
         {
             "participants": session.groups[known].tolist(),
             "rule": [_RULES.get(rule, str(rule)) for rule in commands["rule"][mine].tolist()],
-            "root": [label for label, is_mine in zip(chain.labels[start - 1 : close - 1], mine, strict=True) if is_mine],
+            "root": [
+                label for label, is_mine in zip(chain.labels[start - 1 : close - 1], mine, strict=True) if is_mine
+            ],
             "sequence": np.arange(start, close)[mine],
             "account": accounts,
             "ordered": np.where(np.isin(commands["kind"], _ORDERS), commands["quantity_lots"], 0)[mine],
@@ -348,20 +359,23 @@ def decisions(chain: Chain) -> pl.DataFrame:
             "moved": chain.falls[start - 1 : close - 1][mine],
         }
     )
+    before = pl.col("sequence") <= chain.fall.trough_sequence
     return (
         frame.group_by("participants", "rule", "root")
         .agg(
             pl.len().cast(pl.Int64).alias("commands"),
-            (pl.col("sequence") <= chain.fall.trough_sequence).sum().cast(pl.Int64).alias("to_trough"),
+            before.sum().cast(pl.Int64).alias("commands_to_trough"),
             pl.col("account").n_unique().cast(pl.Int64).alias("accounts"),
             pl.col("ordered").sum().alias("lots"),
             pl.col("taken").sum().alias("taken_lots"),
+            pl.col("taken").filter(before).sum().alias("taken_lots_to_trough"),
             pl.col("ms").min().round(3).alias("first_ms"),
             pl.col("ms").max().round(3).alias("last_ms"),
             pl.col("depth").median().alias("depth_median"),
             pl.col("moved").sum().round(1).alias("moved_ticks"),
+            pl.col("moved").filter(before).sum().round(1).alias("moved_ticks_to_trough"),
         )
-        .sort(["moved_ticks", "first_ms"])
+        .sort(["taken_lots_to_trough", "commands", "first_ms"], descending=[True, True, False])
     )
 
 
@@ -369,8 +383,9 @@ def first_wave(chain: Chain) -> dict[str, Any]:
     """Those whose decision names the first cause itself: no other command lies between."""
     session, causes = chain.session, chain.causes
     part = slice(chain.cause_sequence - 1, session.close_sequence - 1)
-    is_news = np.array(chain.labels[part]) == chain.cause
-    decided = np.isin(session.commands["kind"][part], DECISION_COMMANDS) & is_news & (causes.depth[part] == 1)
+    decided = (
+        np.isin(session.commands["kind"][part], DECISION_COMMANDS) & chain.is_news[part] & (causes.depth[part] == 1)
+    )
     found = session.commands[part][decided]
     names, counts = np.unique(session.groups[found["account"]], return_counts=True)
     placed = found[found["kind"] == CommandKind.PLACE_ORDER]
@@ -390,7 +405,7 @@ def depths(chain: Chain) -> list[dict[str, int]]:
     """Of the decisions that go back to the first cause, by links away from it: commands and lots ordered."""
     part = slice(chain.cause_sequence - 1, chain.session.close_sequence - 1)
     commands = chain.session.commands[part]
-    mine = np.isin(commands["kind"], DECISION_COMMANDS) & (np.array(chain.labels[part]) == chain.cause)
+    mine = np.isin(commands["kind"], DECISION_COMMANDS) & chain.is_news[part]
     found, where, counts = np.unique(chain.causes.depth[part][mine], return_inverse=True, return_counts=True)
     lots = np.zeros(len(found), np.int64)
     np.add.at(lots, where, np.where(np.isin(commands["kind"], _ORDERS), commands["quantity_lots"], 0)[mine])
@@ -399,16 +414,18 @@ def depths(chain: Chain) -> list[dict[str, int]]:
 
 
 def paths(chain: Chain) -> dict[str, list[dict[str, Any]]]:
-    """From the root to the trade at the trough, and to the last loss that somebody was made to take: bad debt, or else
-    a liquidation."""
-    found = {"trough": [describe(chain, sequence) for sequence in path_to(chain.causes, chain.fall.trough_sequence)]}
+    """From the root to the trade at the trough, to the command until then that lowered the mid most, and to the last loss
+    that somebody was made to take: bad debt, or else a liquidation."""
+    start, trough = chain.cause_sequence, chain.fall.trough_sequence
+    worst = start + int(np.argmin(chain.falls[start - 1 : trough]))
+    ends = {"trough": trough, "largest_move": worst}
     events = chain.session.events
     for kind in (EventKind.BAD_DEBT_BOOKED, EventKind.LIQUIDATION_STARTED, EventKind.LOAN_LIQUIDATED):
         last = events["sequence"][(events["kind"] == kind) & (events["sequence"] > chain.cause_sequence)]
         if len(last):
-            found["last_loss"] = [describe(chain, sequence) for sequence in path_to(chain.causes, int(last[-1]))]
+            ends["last_loss"] = int(last[-1])
             break
-    return found
+    return {name: [describe(chain, each) for each in path_to(chain.causes, end)] for name, end in ends.items()}
 
 
 # ── where it could have been stopped ─────────────────────────────────────────────────────────────────────────────────
