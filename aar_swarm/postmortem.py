@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from aar_swarm import results, what_if
 from aar_swarm.analysis import postmortem as chains
-from aar_swarm.analysis.postmortem import Chain
+from aar_swarm.analysis.chain import Chain, build, worths
 from aar_swarm.analysis.session import BPS, RECORDING, Session
 from aar_swarm.analysis.tables import trace_tops
 from aar_swarm.scenario import Scenario, explain
@@ -91,7 +91,7 @@ def examine_session(
 ) -> PostMortem:
     """run: what is said of the run beside the scenario's name."""
     progress("following every command back to its cause")
-    chain = chains.build(session)
+    chain = build(session)
     found: dict[str, Any] = {
         "scenario": session.scenario.name,
         **run,
@@ -100,7 +100,7 @@ def examine_session(
         "caveat": what_if.SAME_COMMANDS,
     }
     if chain is None:
-        nothing = {"chain": [], "decisions": [], "depths": [], "paths": {}, "stops": [], "defences": []}
+        nothing: dict[str, Any] = {"chain": [], "decisions": [], "depths": [], "paths": {}, "stops": [], "defences": []}
         return PostMortem(session, None, found | {"fall": None, "first_cause": None} | nothing)
     told, _ = chains.steps(chain)
     found |= {
@@ -146,15 +146,15 @@ def _since_open_ms(session: Session, sequence: int) -> float | None:
 def outcome(chain: Chain, session: Session, start: int) -> dict[str, Any]:
     """How bad it was from command `start` on: of the run itself, or of a replay of it.
 
-    drawdown_bps: from the run's peak to the lowest trade; losses as of the steps; stopped_ms: the first halt of the main
-    instrument since the first cause, null: none.
+    drawdown_bps: from the run's peak to the lowest trade; losses as of the steps; stopped_ms: the first halt of the
+    main instrument since the first cause, null: none.
     """
     events = session.events[
         (session.events["sequence"] >= start) & (session.events["sequence"] < session.close_sequence)
     ]
     kinds = events["kind"]
     fills = session.fills[(session.fills["sequence"] >= start) & (session.fills["sequence"] < session.close_sequence)]
-    worth = chains.worths(session, [start, session.close_sequence])[:, : len(session.groups)] * session.tick_size
+    worth = worths(session, [start, session.close_sequence])[:, : len(session.groups)] * session.tick_size
     lost = worth[0] - worth[1]
     counted = session.groups != RECORDING
     halts = session.events[

@@ -1,4 +1,4 @@
-"""The same commands, another venue: what a run's journal gives with a breaker, a supervisor or a policy that it had not.
+"""The same commands, another venue: what a journal gives with a breaker, a supervisor or a policy that it had not.
 
 Owns how a journal is put to an engine of another configuration: timers that only then fall due are added, and so is a
 supervisor's halt. It keeps every message that was sent. Agents would have answered a halt or a refusal with other
@@ -20,7 +20,7 @@ from exchange.config import EngineConfig
 from exchange.engine import Engine, apply_commands, events_bound
 from exchange.errors import ConfigurationError
 from exchange.indicators import Indicator, follow, new_watch
-from exchange.jit import kernel
+from exchange.jit import helper, kernel
 from exchange.journal import Journal
 from exchange.replay import replay
 from exchange.state import Array
@@ -110,39 +110,42 @@ def defences(scenario: Scenario, recorded: Journal, since_sequence: int) -> tupl
         }
         for reaction_ms in REACTIONS_MS:
             halt_ns = int(first["received_ns"]) + reaction_ms * MS
-            words = f"halts {reaction_ms:,} ms after its first alert"
-            found.append(
-                Defence(f"supervisor-{reaction_ms}ms", "supervisor", words, recorded.config, halt_ns, int(first["sequence"]))
-            )  # fmt: skip
+            name, words = f"supervisor-{reaction_ms}ms", f"halts {reaction_ms:,} ms after its first alert"
+            evidence = int(first["sequence"])
+            found.append(Defence(name, "supervisor", words, recorded.config, halt_ns, evidence))
     for override in OVERRIDES:
-        has = all(name in EngineConfig.model_fields for name in override.fields)
-        if has and not any(getattr(recorded.config, name) for name in override.fields):
+        if all(_is_unset(recorded.config, name) for name in override.fields):
             config = with_fields(recorded.config, override.fields)
             found.append(Defence(override.name, "policy", override.words, config))
     return found, told
 
 
+def _is_unset(config: EngineConfig, name: str) -> bool:
+    """Whether there is such a field, and it is as if nobody had asked for it."""
+    field = EngineConfig.model_fields.get(name)
+    return field is not None and getattr(config, name) == field.get_default(call_default_factory=True)
+
+
 def _breakers(scenario: Scenario, config: EngineConfig) -> list[Defence]:
-    """The scenario's named ones that would change the run's configuration; none of a scenario that is no longer there."""
+    """The scenario's named ones that were not in force; none of a scenario that is no longer there."""
     found = []
     try:
         names = choices(scenario.name)["breakers"]
     except OSError:  # a scenario of one's own, in a file that the run does not name
         return []
     for name in names:
-        if name in ("off", scenario.breaker_name):
-            continue
         breaker = load_scenario(scenario.name, breaker=name, size=scenario.size).breaker
-        assert breaker is not None
-        found.append(Defence(name, "breaker", _breaker_words(breaker), with_breaker(config, breaker)))
+        if breaker is not None and (changed := with_breaker(config, breaker)) != config:
+            found.append(Defence(name, "breaker", _breaker_words(breaker), changed))
     return found
 
 
 def _breaker_words(breaker: Breaker) -> str:
     """The settings that are not a breaker's defaults."""
-    plain = Breaker()
-    chosen = {name: value for name, value in breaker.model_dump().items() if value != getattr(plain, name)}
-    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items())  # fmt: skip
+    plain = Breaker().model_dump()
+    chosen = {name: value for name, value in breaker.model_dump().items() if value != plain[name]}
+    shown = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in chosen.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def supervisor_of(scenario: Scenario, accounts: int) -> Supervisor:
@@ -162,7 +165,7 @@ def supervisor_of(scenario: Scenario, accounts: int) -> Supervisor:
 
 
 def alerts_of(recorded: Journal, supervisor: Supervisor) -> Array:
-    """ALERT[k]: all that a supervisor with these thresholds alarms of; the same as live, but for when it was computed."""
+    """ALERT[k]: all that a supervisor with these thresholds alarms of; as live, but for when it was computed."""
     engine = Engine(recorded.config)
     watch = new_watch(supervisor.config(), engine.state)
     events = np.zeros(events_bound(engine.state), EVENT)
@@ -211,8 +214,22 @@ def _with_halt(commands: Array, defence: Defence) -> tuple[Array, int | None]:
     return np.concatenate([commands[:at], halt, commands[at:]]), at
 
 
+@helper
+def _is_due(state: Any, command: Any) -> bool:
+    """Whether a timer is due that the loop would have sequenced before this command. Of one moment the order is
+    fixed: a TIMER for each instrument, then the REVALUE."""
+    kind = command["kind"]
+    if kind != _TIMER and kind != _REVALUE:
+        return command["received_ns"] >= state.counters[0]["next_timer_ns"]
+    due = False
+    for number in range(state.instruments.shape[0]):
+        earlier = kind == _REVALUE or number < command["instrument"]
+        due = due or (earlier and state.instruments[number]["timer_ns"] <= command["received_ns"])
+    return due
+
+
 @kernel
-def _until_due(state, commands, first, shift, events):
+def _until_due(state: Any, commands: Any, first: int, shift: int, events: Any) -> int:
     """Apply commands, numbered anew, until one before which a timer of the venue is due; returns its position.
 
     Args: shift: how many commands were added before `first`; events: scratch.
@@ -220,8 +237,7 @@ def _until_due(state, commands, first, shift, events):
     at = first
     while at < commands.shape[0]:
         command = commands[at]
-        kind = command["kind"]
-        if kind != _TIMER and kind != _REVALUE and command["received_ns"] >= state.counters[0]["next_timer_ns"]:
+        if _is_due(state, command):
             break
         command["sequence"] = at + 1 + shift
         apply_commands(state, commands, at, at + 1, events)
@@ -253,7 +269,8 @@ def with_timers(config: EngineConfig, commands: Array) -> tuple[Array, Array]:
             added.append(command)
             places.append(at)
         at = int(_until_due(state, commands, at, len(added), events))
-    positions = np.arange(1, len(commands) + 1) + np.searchsorted(np.array(places, np.int64), np.arange(len(commands)), side="right")  # fmt: skip
+    before = np.searchsorted(np.array(places, np.int64), np.arange(len(commands)), side="right")
+    positions = np.arange(1, len(commands) + 1) + before
     if added:
         commands = np.insert(commands, places, np.concatenate(added))
         commands["sequence"] = np.arange(1, len(commands) + 1)

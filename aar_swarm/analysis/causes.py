@@ -20,6 +20,8 @@ FROM_A_VENDOR = (Rule.ACT_ON_VALUATION, Rule.RETURN_TO_BENCHMARK)
 """Rules that act on what a vendor said, which is not in the journal: their decisions are roots."""
 _LEAVING = (Rule.EXIT, Rule.EXIT_OVERDUE, Rule.LEAVE_EARLY)
 """Rules of one plan: the slices of an exit."""
+_OF_A_SUPERVISOR = range(30, 40)
+"""Kinds of commands; quantity_lots is what it saw."""
 _DECISIONS = frozenset(int(kind) for kind in DECISION_COMMANDS)
 
 
@@ -34,7 +36,7 @@ class Link(IntEnum):
     PLAN = 2
     """It goes on with what the same participant began by the same rule."""
     MARK = 3
-    """A revaluation, and the command that lowered the mid most since the one before (that one's own sales too)."""
+    """A revaluation, and the command that lowered the mark most since the one before (that one's own sales too)."""
     CONTINUED = 4
     """A revaluation before which no price fell: it goes on with what the one before did."""
     PHASE = 5
@@ -54,20 +56,22 @@ class Causes(NamedTuple):
     depth: Array  # int64[n]: links to the root; what a vendor said counts as one
 
 
-def mids(tops: Array, fills: Array, opening_ticks: float) -> Array:
-    """float64[n], ticks: the mid after each command; while a side is empty the last trade's price, before any trade
-    opening_ticks."""
+def last_prices(tops: Array, fills: Array, opening_ticks: float) -> Array:
+    """float64[n], ticks: the last trade's price after each command; before any trade opening_ticks."""
     last = np.full(len(tops), float(opening_ticks))
     if len(fills):
-        at = np.zeros(len(tops), np.int64)
         traded = fills["sequence"] - 1
-        at[traded] = traded
-        price = np.zeros(len(tops))
+        price, at = np.zeros(len(tops)), np.zeros(len(tops), np.int64)
         price[traded] = fills["price_ticks"]  # of several fills of a command the last
-        at = np.maximum.accumulate(at)
-        last = np.where(np.arange(len(tops)) >= traded[0], price[at], opening_ticks)
+        at[traded] = traded
+        last[traded[0] :] = price[np.maximum.accumulate(at)][traded[0] :]
+    return last
+
+
+def mids(tops: Array, fills: Array, opening_ticks: float) -> Array:
+    """float64[n], ticks: the mid after each command, or last_prices while a side is empty."""
     two_sided = (tops["bid_lots"] > 0) & (tops["ask_lots"] > 0)
-    return np.where(two_sided, (tops["bid_ticks"] + tops["ask_ticks"]) / 2, last)
+    return np.where(two_sided, (tops["bid_ticks"] + tops["ask_ticks"]) / 2, last_prices(tops, fills, opening_ticks))
 
 
 def changes(path: Array) -> Array:
@@ -82,11 +86,7 @@ def trace(session: Session) -> Causes:
     counts: news reaches whoever hears of what it made others do.
     """
     commands = session.commands
-    falls = changes(mids(session.tops, session.fills, session.scenario.instrument.opening_ticks))
-    if session.coin_tops is not None and session.coin is not None and session.config.stablecoin is not None:
-        par = session.config.stablecoin.par_ticks
-        of_coin = changes(mids(session.coin_tops, session.fills_of(session.coin), par))
-        falls = np.minimum(falls / session.scenario.instrument.opening_ticks, of_coin / par)
+    falls = _mark_changes(session)
     by_index = session.config.margin is not None and session.config.margin.mark == "index"
     phases = _phase_starts(session)
     count = len(commands)
@@ -116,12 +116,25 @@ def trace(session: Session) -> Causes:
             starts = phases.get(instrument, np.zeros(0, np.int64))
             before = int(np.searchsorted(starts, sequence))
             found, by = (int(starts[before - 1]), Link.PHASE) if before else (0, Link.ROOT)
-        elif kind in (CommandKind.HALT, CommandKind.KILL) and 0 < amount < sequence:
+        elif kind in _OF_A_SUPERVISOR and 0 < amount < sequence:
             found, by = amount, Link.EVIDENCE
         cause[at], link[at] = found, by if found else Link.ROOT
         root[at] = root[found - 1] if found else sequence
         depth[at] = depth[found - 1] + 1 if found else int(kind in _DECISIONS and rule in FROM_A_VENDOR)
     return Causes(cause, link, root, depth)
+
+
+def _mark_changes(session: Session) -> Array:
+    """float64[n]: what each command did to the mark (the mid, or the last price, as the venue has it), of the opening
+    price; with a stablecoin, the lower of the two instruments' changes."""
+    marks = last_prices if session.config.margin is not None and session.config.margin.mark == "last" else mids
+    opening = session.scenario.instrument.opening_ticks
+    falls = changes(marks(session.tops, session.fills, opening)) / opening
+    coin = session.config.stablecoin
+    if session.coin_tops is not None and coin is not None:
+        of_coin = changes(marks(session.coin_tops, session.fills_of(coin.instrument), coin.par_ticks)) / coin.par_ticks
+        falls = np.minimum(falls, of_coin)
+    return falls
 
 
 def _of_decision(heard: int, plan: int, root: Array) -> tuple[int, Link]:
@@ -175,7 +188,7 @@ def root_labels(session: Session, causes: Causes) -> list[str]:
             return "the opening: no news"
         if kind == CommandKind.PUBLISH_INDEX:
             return "a price published elsewhere (index)"
-        if kind in (CommandKind.HALT, CommandKind.KILL):
+        if kind in _OF_A_SUPERVISOR:
             return "an operator's order"
         if kind in _DECISIONS:
             group = session.groups[account] if 0 <= account < len(session.groups) else "?"

@@ -1,4 +1,4 @@
-"""The fall: where the price was highest, when it left its calm range for good, its trough, and the news it goes back to.
+"""The fall: where the price was highest, when it left its calm range for good, its trough, and the news behind it.
 
 Of the main instrument, by its trades. The rules are in docs/postmortem.md; nothing here is set by hand but MIN_FALL_BPS
 and the shares below.

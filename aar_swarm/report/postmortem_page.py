@@ -15,34 +15,32 @@ from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.resources import Resources
 
-from aar_swarm.agents.base import Rule
-from aar_swarm.analysis.postmortem import Chain
+from aar_swarm.analysis.chain import RULES, Chain
 from aar_swarm.analysis.session import Session
-from aar_swarm.report import formats, html
+from aar_swarm.report import html
 from aar_swarm.report import postmortem_plots as plots
 from aar_swarm.report import postmortem_words as words
+from aar_swarm.report.look import shared_range
 from exchange.clock import MS
 from exchange.types import DECISION_COMMANDS
 
 _HOW = {
-    "chain": "Read from left to right: decisions move the price, the price forces sales and makes others decide, and so "
-    "on. Steps begin at what is named below them; the parts of a loss add up to the whole.",
+    "chain": "Read from left to right: decisions move the price, the price forces sales and makes others decide, and "
+    "so on. Steps begin at what is named below them; the parts of a loss add up to the whole.",
     "price": "Each dot is a trade; the numbers are the beginnings of the steps.",
-    "stops": "What was still to be lost if everything had stopped at that moment and been valued as it was at the close: "
-    "worth then less worth at the close.",
+    "stops": "The loss still to come at each moment: what its accounts were worth then, at the mids, less what they "
+    "were worth before the close.",
     "depth": "Each dot is a decision: how many links lie between it and the news that it goes back to. The line is the "
     "path to the trade at the trough.",
-    "paths": "One line a link: what was done, and in brackets why it belongs to the line above it. “Had heard of it last” "
-    "is what the participant had heard last when it decided; whether that was why, only its rule can say.",
+    "paths": "One line a link: what was done, and in brackets why it belongs to the line above it. “Had heard of it "
+    "last” is what the participant had heard last when it decided; whether that was why, only its rule can say.",
     "decisions": "By participants, rule and root. The last three columns count until the trough only.",
     "defences": "",
 }
 _MOST_DECISIONS = 25
 
 
-def write_page(
-    path: Path, found: Mapping[str, Any], chain: Chain | None, session: Session
-) -> None:
+def write_page(path: Path, found: Mapping[str, Any], chain: Chain | None, session: Session) -> None:
     """Write the page, replacing the file if there is one. chain: None if nothing fell."""
     title = f"Post-mortem: {found['scenario']}"
     label = f"breaker {found.get('breaker')}, seed {found.get('seed')}, {found['commands']:,} commands"
@@ -56,15 +54,15 @@ def write_page(
     path.write_text(html.page(title, label, head, sections, html.footer(bokeh_version), script), encoding="utf-8")
 
 
-def _sections(
-    found: Mapping[str, Any], chain: Chain, session: Session, lead: str
-) -> tuple[list[html.Section], str]:
-    x_range = plots.time_range(found)
+def _sections(found: Mapping[str, Any], chain: Chain, session: Session, lead: str) -> tuple[list[html.Section], str]:
+    ends = plots.time_ends(found)
+    x_range = shared_range(ends)
+    tick_size = session.scenario.instrument.tick_size
     models: dict[str, Model] = {
         "chain": plots.chain_plot(found),
-        "price": plots.price_plot(found, _trades(chain), x_range, session.scenario.instrument.tick_size),
-        "stops": plots.stops_plot(found, x_range),
-        "depth": plots.depth_plot(found, _commands(chain), x_range),
+        "price": plots.price_plot(found, _trades(chain), x_range, ends, tick_size),
+        "stops": plots.stops_plot(found, x_range, ends),
+        "depth": plots.depth_plot(found, _commands(chain), x_range, ends),
         "saved": plots.saved_plot(found),
     }
     script, divs = components(models)
@@ -72,12 +70,14 @@ def _sections(
     said = html.bullets(words.cause(found))
     defences = f"<p>{escape(words.supervisor(found))}</p>{divs['saved']}{_defences(found)}"
     drawn = "".join(f'<p class="note">{escape(tag)}</p>' for tag in models["depth"].tags)
+    steps = "".join(_step(step, found["subject"]) for step in found["chain"])
+    by_defence = "What each defence would have done to the same messages"
     return [
         section("chain", "Chain", "The chain", _HOW["chain"], lead + said + divs["chain"]),
         section("price", "Price", "The price, and the loss still to come", _HOW["price"],
                 f"{divs['price']}<p class=\"how\">{escape(_HOW['stops'])}</p>{divs['stops']}"),
-        section("steps", "Steps", "Step by step", "", "".join(_step(step, found["subject"]) for step in found["chain"])),
-        section("defences", "Defences", "What each defence would have done to the same messages", found["caveat"], defences),
+        section("steps", "Steps", "Step by step", "", steps),
+        section("defences", "Defences", by_defence, found["caveat"], defences),
         section("depth", "Depth", "Depth of causation", _HOW["depth"], divs["depth"] + drawn),
         section("paths", "Paths", "Link by link", _HOW["paths"], _paths(found)),
         section("decisions", "Decisions", "Who decided what", _HOW["decisions"], _decisions(found)),
@@ -95,7 +95,6 @@ def _commands(chain: Chain) -> pl.DataFrame:
     session = chain.session
     commands = session.commands
     mine = np.isin(commands["kind"], DECISION_COMMANDS) & (commands["account"] < len(session.groups))
-    names = {int(rule): rule.name for rule in Rule}
     zero_ns = int(commands["received_ns"][chain.cause_sequence - 1])
     return pl.DataFrame(
         {
@@ -103,7 +102,7 @@ def _commands(chain: Chain) -> pl.DataFrame:
             "ms": (commands["received_ns"][mine] - zero_ns) / MS,
             "depth": chain.causes.depth[mine],
             "participants": session.groups[commands["account"][mine]].tolist(),
-            "rule": [names.get(rule, str(rule)) for rule in commands["rule"][mine].tolist()],
+            "rule": [RULES.get(rule, str(rule)) for rule in commands["rule"][mine].tolist()],
         }
     )
 
@@ -136,7 +135,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
-    return f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _defences(found: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-from bokeh.models import Arrow, ColumnDataSource, FactorRange, FixedTicker, NormalHead, Range1d
-from bokeh.models.annotations import Label
+from bokeh.core.properties import value
+from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, Range1d
+from bokeh.models.annotations import Arrow, Label, NormalHead
 from bokeh.plotting import figure
 
 from aar_swarm.report import formats, look
@@ -16,6 +17,7 @@ from aar_swarm.report import postmortem_words as words
 from aar_swarm.report.decimate import decimate
 
 Found = Mapping[str, Any]
+Ends = tuple[float, float]
 _LANES = ("Decisions", "Price", "Forced", "Loss")
 _LANE_COLOURS = {"Decisions": "#e3f0fa", "Price": "#f1f3f5", "Forced": "#fdebd8", "Loss": "#fbe3ee"}
 _PALETTE = ("#0072B2", "#D55E00", "#007A5A", "#C27A00", "#B0005E", "#52606d", "#56B4E9", "#332288")
@@ -23,10 +25,10 @@ _MOST_DRAWN = 4000
 _BOX_PX = 12
 
 
-def time_range(found: Found) -> Range1d:
-    """From a little before the first cause to a little after the trough."""
+def time_ends(found: Found) -> Ends:
+    """Of the time axis, ms: from a little before the first cause to a little after the trough."""
     span = max(found["fall"]["trough_ms"], 1.0)
-    return Range1d(start=-0.12 * span, end=1.3 * span)
+    return -0.12 * span, 1.3 * span
 
 
 def chain_plot(found: Found) -> figure:
@@ -104,24 +106,24 @@ def _follows(number: int, lane: str) -> list[tuple[int, str]]:
 def _arrow(fig: figure, number: int, lane: str, after: int, to: str) -> None:
     y, y_to = _y(lane), _y(to)
     if after == number:
-        start, end = (number, y - 0.31), (after, y_to + 0.31)
+        start, end = (float(number), y - 0.31), (float(after), y_to + 0.31)
     else:
         start, end = (number + 0.4, float(y)), (after - 0.4, float(y_to))
     fig.add_layout(
         Arrow(
             end=NormalHead(size=7, fill_color=look.MUTED, line_color=look.MUTED),
-            x_start=start[0], y_start=start[1], x_end=end[0], y_end=end[1], line_color=look.MUTED, line_width=1.3,
+            x_start=start[0], y_start=start[1], x_end=end[0], y_end=end[1], body_line_color=look.MUTED, body_line_width=1.3,
         )
     )  # fmt: skip
 
 
-def price_plot(found: Found, trades: pl.DataFrame, x_range: Range1d, tick_size: float) -> figure:
+def price_plot(found: Found, trades: pl.DataFrame, x_range: Range1d, ends: Ends, tick_size: float) -> figure:
     """Trades (time_ms, price_ticks), with the beginning of each step."""
     fall = found["fall"]
-    shown = trades.filter(pl.col("time_ms").is_between(2 * float(x_range.start), 2 * float(x_range.end)))
-    inside = shown.filter(pl.col("time_ms").is_between(float(x_range.start), float(x_range.end)))
-    low = min(fall["trough_ticks"], int(inside["price_ticks"].min() or fall["trough_ticks"]))  # type: ignore[call-overload]
-    high = max(fall["peak_ticks"], int(inside["price_ticks"].max() or fall["peak_ticks"]))  # type: ignore[call-overload]
+    shown = trades.filter(pl.col("time_ms").is_between(2 * ends[0], 2 * ends[1]))
+    inside = shown.filter(pl.col("time_ms").is_between(*ends))["price_ticks"].to_numpy()
+    low = int(inside.min(initial=fall["trough_ticks"]))
+    high = int(inside.max(initial=fall["peak_ticks"]))
     room = 0.08 * (high - low)
     y_range = Range1d(start=(low - 2 * room) * tick_size, end=(high + 3 * room) * tick_size)
     fig = look.blank_figure(360, x_range, y_range, "Time since the first cause (ms)", "Price")
@@ -134,16 +136,15 @@ def price_plot(found: Found, trades: pl.DataFrame, x_range: Range1d, tick_size: 
     dots = fig.scatter("t", "price", source=source, size=4, color=look.BID, alpha=0.5, line_color=None)
     look.hover_point(fig, dots, [("trade at", "@t{0,0.00} ms"), ("price", f"@price{{{decimals}}}")])
     look.mark_level(fig, fall["calm_ticks"] * tick_size, "lower end of the calm range")
-    _mark_steps(fig, found)
-    look.mark_point(
-        fig, fall["trough_ms"], fall["trough_ticks"] * tick_size, f"trough {formats.price(fall['trough_ticks'] * tick_size, tick_size)}"
-    )  # fmt: skip
+    _mark_steps(fig, found, ends)
+    low_price = fall["trough_ticks"] * tick_size
+    look.mark_point(fig, fall["trough_ms"], low_price, f"trough {formats.price(low_price, tick_size)}")
     return fig
 
 
-def _mark_steps(fig: figure, found: Found) -> None:
+def _mark_steps(fig: figure, found: Found, ends: Ends) -> None:
     """The number of each step at its beginning; those that are close together, one below the other."""
-    span = float(fig.x_range.end) - float(fig.x_range.start)  # type: ignore[attr-defined]
+    span = ends[1] - ends[0]
     at, down = float("-inf"), 0
     for step in found["chain"]:
         down = down + 1 if step["from_ms"] - at < 0.02 * span else 0
@@ -152,7 +153,7 @@ def _mark_steps(fig: figure, found: Found) -> None:
         look.mark_time(fig, at, str(step["step"]), colour, "dashed" if step["step"] == 1 else "dotted", lines_down=down)
 
 
-def stops_plot(found: Found, x_range: Range1d) -> figure:
+def stops_plot(found: Found, x_range: Range1d, ends: Ends) -> figure:
     """The subject's loss that was still to come, over time."""
     losses = [stop["loss_subject"] for stop in found["stops"]]
     low, high = min(0.0, *losses), max(0.0, *losses)
@@ -174,19 +175,23 @@ def stops_plot(found: Found, x_range: Range1d) -> figure:
     look.hover_point(
         fig, dots, [("stopped at", "@t{0,0.00} ms"), ("loss to come", "@loss{0,0}"), ("fall to come", "@fall{0,0} bps")]
     )
-    _mark_steps(fig, found)
+    _mark_steps(fig, found, ends)
     return fig
 
 
-def depth_plot(found: Found, commands: pl.DataFrame, x_range: Range1d) -> figure:
+def depth_plot(found: Found, commands: pl.DataFrame, x_range: Range1d, ends: Ends) -> figure:
     """Every decision (ms, depth, participants, rule) by how many links it is away from its root, and the path to the
     trough."""
-    inside = commands.filter(pl.col("ms").is_between(float(x_range.start), float(x_range.end)))
+    inside = commands.filter(pl.col("ms").is_between(*ends))
     step = max(1, -(-inside.height // _MOST_DRAWN))
     shown = inside.gather_every(step)
-    most = float(inside["depth"].max() or 1)  # type: ignore[arg-type]
+    most = float(inside["depth"].to_numpy().max(initial=1))
     fig = look.blank_figure(
-        320, x_range, Range1d(start=-0.04 * most, end=1.08 * most), "Time since the first cause (ms)", "Links to the root"
+        320,
+        x_range,
+        Range1d(start=-0.04 * most, end=1.08 * most),
+        "Time since the first cause (ms)",
+        "Links to the root",
     )
     look.thousands(fig)
     names = shown["participants"].value_counts(sort=True)["participants"].to_list()
@@ -199,7 +204,15 @@ def depth_plot(found: Found, commands: pl.DataFrame, x_range: Range1d) -> figure
         colour = _PALETTE[number % len(_PALETTE)]
         marker = ("circle", "square", "triangle", "diamond")[number // len(_PALETTE) % 4]
         dots = fig.scatter(
-            "t", "depth", source=source, size=4, color=colour, alpha=0.5, line_color=None, marker=marker, legend_label=name
+            "t",
+            "depth",
+            source=source,
+            size=4,
+            color=colour,
+            alpha=0.5,
+            line_color=None,
+            marker=marker,
+            legend_label=name,
         )
         look.hover_point(
             fig, dots, [("command", "@sequence{0,0}"), ("at", "@t{0,0.00} ms"), ("rule", "@rule"), ("links", "@depth")]
@@ -237,7 +250,7 @@ def saved_plot(found: Found) -> figure:
     )
     fig.hbar(y="name", right="saved", left=0, height=0.62, source=source, color="colour", alpha=0.85)
     fig.text("at", "name", text="text", source=source, x_offset=6, text_baseline="middle", text_color=look.INK,
-             text_font=look.FONT, text_font_size="12px")  # fmt: skip
+             text_font=value(look.FONT), text_font_size="12px")  # fmt: skip
     look.mark_zero(fig)
     if not rows:
         look.say_empty(fig, "No defence to replay with")
@@ -245,6 +258,8 @@ def saved_plot(found: Found) -> figure:
 
 
 def _saved_text(row: Found) -> str:
-    stopped = "never stopped" if row["stopped_ms"] is None else f"stopped after {formats.milliseconds(row['stopped_ms'])}"
+    stopped = (
+        "never stopped" if row["stopped_ms"] is None else f"stopped after {formats.milliseconds(row['stopped_ms'])}"
+    )
     fallen = formats.DASH if row["drawdown_bps"] is None else f"{row['drawdown_bps']:,.0f} bps"
     return f"{formats.money(row['saved']['loss_subject'])} · {stopped} · fell {fallen}"

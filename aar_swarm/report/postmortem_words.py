@@ -1,4 +1,4 @@
-"""The words of a post-mortem, the same in the terminal and on the page. Takes postmortem.json's object, computes nothing.
+"""The words of a post-mortem, the same in the terminal and on the page. Takes postmortem.json's object.
 
 Money in currency, times in ms since the first cause.
 """
@@ -27,8 +27,8 @@ def headline(found: Found) -> str:
     fall, cause = found["fall"], found["first_cause"]
     took_ms = fall["trough_ms"] - max(0.0, fall["peak_ms"])
     return (
-        f"The price fell {formats.bps(fall['fall_bps'])}, from {fall['peak_ticks']:,} to {fall['trough_ticks']:,} ticks, "
-        f"within {formats.milliseconds(took_ms)}. First cause: {cause['what']}."
+        f"The price fell {formats.bps(fall['fall_bps'])}, from {fall['peak_ticks']:,} to {fall['trough_ticks']:,} "
+        f"ticks, within {formats.milliseconds(took_ms)}. First cause: {cause['what']}."
     )
 
 
@@ -37,9 +37,11 @@ def cause(found: Found) -> list[str]:
     first = found["first_cause"]
     wave = first["first_wave"]
     said = [
-        f"{first['what'].capitalize()}: command {first['sequence']:,}, {formats.milliseconds(first['since_open_ms'])} after the opening. "
-        f"{formats.share(first['share_of_first_half'])} of what lowered the mid in the first half of the fall goes back to it."
-    ]  # fmt: skip
+        f"{first['what'].capitalize()}: command {first['sequence']:,}, "
+        f"{formats.milliseconds(first['since_open_ms'])} after the opening. "
+        f"{formats.share(first['share_of_first_half'])} of what lowered the mid in the first half of the fall goes "
+        "back to it."
+    ]
     if wave["commands"]:
         who = ", ".join(f"{name} {count:,}" for name, count in wave["by_participants"].items())
         said.append(
@@ -66,8 +68,9 @@ def step_lines(step: Found, subject: str) -> list[str]:
         named = ", ".join(f"{rule} {count:,}" for rule, count in rules)
         said.append(
             f"{decided['commands']:,} decisions of {decided['accounts']:,} accounts ({named}), "
-            f"{decided['of_the_first_cause']:,} of them back to the first cause, median {links(decided['depth_median'])} away."
-        )  # fmt: skip
+            f"{decided['of_the_first_cause']:,} of them back to the first cause, median "
+            f"{links(decided['depth_median'])} away."
+        )
     movers = dict(step["moved_by_ticks"])
     movers["quotes"] = movers.pop("withdrawing") + movers.pop("quoting")  # who renews a quote withdraws it first
     moved = {name: ticks for name, ticks in movers.items() if ticks}
@@ -105,7 +108,9 @@ def signed(ticks: float) -> str:
 
 def order_line(order: Found) -> str:
     """One of the orders that moved the price most."""
-    who = order["participants"] if order["account"] is None else f"{order['participants']} (account {order['account']}, order {order['order_id']})"  # fmt: skip
+    who = order["participants"]
+    if order["account"] is not None:
+        who += f" (account {order['account']}, order {order['order_id']})"
     rule = "" if order["rule"] is None else f", {order['rule']}"
     return (
         f"{who}{rule}: {order['lots']:,} lots walked {order['walked_ticks']:,} ticks ({order['best_bid_ticks']:,} → "
@@ -169,8 +174,9 @@ def supervisor(found: Found) -> str:
     if first is None:
         return f"A supervisor with these thresholds would not have alarmed from the first cause on.{early}"
     return (
-        f"A supervisor would have alarmed {formats.milliseconds(first['ms'])} after the first cause, of {first['indicator']} "
-        f"({first['observed']:,} against {first['threshold']:,} bps, command {first['sequence']:,}).{early}"
+        f"A supervisor would have alarmed {formats.milliseconds(first['ms'])} after the first cause, of "
+        f"{first['indicator']} ({first['observed']:,} against {first['threshold']:,} bps, command "
+        f"{first['sequence']:,}).{early}"
     )
 
 
@@ -208,7 +214,8 @@ def _defence_row(name: str, got: Found, saved: Found | None) -> list[str]:
 
 
 DECISION_HEADS = (
-    "Participants", "Rule", "Goes back to", "Commands", "First, ms", "Last, ms", "To the trough", "Lots taken", "Mid moved, ticks",
+    "Participants", "Rule", "Goes back to", "Commands", "First, ms", "Last, ms", "To the trough", "Lots taken",
+    "Mid moved, ticks",
 )  # fmt: skip
 
 
