@@ -1,11 +1,13 @@
 """The chain of a crash that is known because it was written by hand, and of one small real run."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from aar_swarm import what_if
 from aar_swarm.agents.base import Rule
@@ -316,11 +318,9 @@ def test_policies_that_this_version_has_are_replayed(monkeypatch, chain):
 
 
 def test_text_and_page_hold_the_chain_and_nothing_from_the_network(tmp_path, chain):
-    from rich.console import Console
-
     examined = examine_session(chain.session, Journal(CONFIG, chain.session.commands), {"breaker": "off", "seed": 1})
     assert json.loads(json.dumps(examined.found, allow_nan=False)) == examined.found
-    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     for part in parts(examined.found):
         console.print(part)
     text = console.export_text()

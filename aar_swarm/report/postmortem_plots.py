@@ -110,9 +110,10 @@ def _arrow(fig: figure, number: int, lane: str, after: int, to: str) -> None:
     else:
         start, end = (number + 0.4, float(y)), (after - 0.4, float(y_to))
     fig.add_layout(
-        Arrow(
+        Arrow(  # type: ignore[call-arg]  # the stubs know line_… by another name
             end=NormalHead(size=7, fill_color=look.MUTED, line_color=look.MUTED),
-            x_start=start[0], y_start=start[1], x_end=end[0], y_end=end[1], body_line_color=look.MUTED, body_line_width=1.3,
+            x_start=start[0], y_start=start[1], x_end=end[0], y_end=end[1],
+            line_color=look.MUTED, line_width=1.3,
         )
     )  # fmt: skip
 
