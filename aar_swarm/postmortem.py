@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from aar_swarm import results, what_if
 from aar_swarm.analysis import postmortem as chains
 from aar_swarm.analysis.chain import Chain, build, worths
+from aar_swarm.analysis.fall import deepest
 from aar_swarm.analysis.session import BPS, RECORDING, Session
 from aar_swarm.analysis.tables import trace_tops
 from aar_swarm.scenario import Scenario, explain
@@ -143,29 +144,33 @@ def _since_open_ms(session: Session, sequence: int) -> float | None:
 # ── what each defence would have saved ───────────────────────────────────────────────────────────────────────────────
 
 
-def outcome(chain: Chain, session: Session, start: int) -> dict[str, Any]:
+def outcome(chain: Chain, session: Session, start: int, peak: int) -> dict[str, Any]:
     """How bad it was from command `start` on: of the run itself, or of a replay of it.
 
-    drawdown_bps: from the run's peak to the lowest trade; losses as of the steps; stopped_ms: the first halt of the
-    main instrument since the first cause, null: none.
+    Args: start, peak: sequences in it of the first cause and of the peak. drawdown_bps: the largest fall of the trades
+    from the earlier of the two on; losses as of the steps; stopped_ms: the first halt of the main instrument since the
+    first cause, null: none.
     """
     events = session.events[
         (session.events["sequence"] >= start) & (session.events["sequence"] < session.close_sequence)
     ]
     kinds = events["kind"]
-    fills = session.fills[(session.fills["sequence"] >= start) & (session.fills["sequence"] < session.close_sequence)]
+    fills = session.fills[session.fills["sequence"] < session.close_sequence]
+    prices = fills["price_ticks"][fills["sequence"] >= min(start, peak)]
+    fallen = None
+    if len(prices):
+        high, low = deepest(prices)
+        fallen = round(int(prices[high] - prices[low]) / int(prices[high]) * BPS, 2)
     worth = worths(session, [start, session.close_sequence])[:, : len(session.groups)] * session.tick_size
     lost = worth[0] - worth[1]
     counted = session.groups != RECORDING
     halts = session.events[
         (session.events["kind"] == EventKind.INSTRUMENT_HALTED) & (session.events["instrument"] == 0)
     ]
-    peak = chain.fall.peak_ticks
-    low = float(fills["price_ticks"].min()) if len(fills) else None
     cause_ns = int(chain.session.commands["received_ns"][chain.cause_sequence - 1])
     facilities = session.config.margin or session.config.lending
     return {
-        "drawdown_bps": None if low is None else round(max(0.0, peak - low) / peak * BPS, 2),
+        "drawdown_bps": fallen,
         "loss_subject": round(float(lost[session.groups == chain.subject].sum()), 2),
         "loss_total": round(float(np.maximum(lost[counted], 0).sum()), 2),
         "bad_debt": round(int(events["value"][kinds == EventKind.BAD_DEBT_BOOKED].sum()) * session.tick_size, 2)
@@ -185,7 +190,7 @@ def _defences(chain: Chain, recorded: Journal, progress: Callable[[str], None]) 
     chosen, supervisor = what_if.defences(session.scenario, recorded, chain.cause_sequence)
     if supervisor["first_alert"]:
         supervisor["first_alert"]["ms"] = chain.ms(supervisor["first_alert"]["sequence"])
-    base = outcome(chain, session, chain.cause_sequence)
+    base = outcome(chain, session, chain.cause_sequence, chain.fall.peak_sequence)
     rows = []
     for defence in chosen:
         progress(f"replaying the same commands with {defence.name}")
@@ -199,7 +204,8 @@ def _defences(chain: Chain, recorded: Journal, progress: Callable[[str], None]) 
             again.journal.config,
             coin_tops=again.coin_tops,
         )
-        got = outcome(chain, other, int(again.positions[chain.cause_sequence - 1]))
+        start, peak = (int(again.positions[each - 1]) for each in (chain.cause_sequence, chain.fall.peak_sequence))
+        got = outcome(chain, other, start, peak)
         rows.append(
             {
                 "defence": defence.name,
@@ -207,7 +213,7 @@ def _defences(chain: Chain, recorded: Journal, progress: Callable[[str], None]) 
                 "what": defence.words,
                 **got,
                 "saved": {name: _less(base[name], got[name]) for name in _SAVED},
-                "timers_added": len(again.journal.commands) - len(recorded.commands) - int(defence.halt_ns is not None),
+                "timers_added": again.timers,
             }
         )
     return {"without": base, "supervisor": supervisor, "defences": rows}

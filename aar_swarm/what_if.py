@@ -71,6 +71,7 @@ class Replayed(NamedTuple):
     tops: Array  # TOP of the main instrument
     coin_tops: Array | None
     positions: Array  # int64[n]: the sequence in it of each command of the run
+    timers: int  # how many TIMER and REVALUE were added
 
 
 def with_breaker(config: EngineConfig, breaker: Breaker) -> EngineConfig:
@@ -194,6 +195,7 @@ def replay_with(recorded: Journal, defence: Defence) -> Replayed:
         trace_tops(changed),
         None if coin is None else trace_tops(changed, coin.instrument),
         positions,
+        len(commands) - len(recorded.commands) - int(added is not None),
     )
 
 

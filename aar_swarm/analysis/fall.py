@@ -42,7 +42,7 @@ class Fall(NamedTuple):
         return (self.peak_ticks - self.trough_ticks) / self.peak_ticks * BPS
 
 
-def _deepest(prices: Array) -> tuple[int, int]:
+def deepest(prices: Array) -> tuple[int, int]:
     """Positions of the peak and of the trough of the largest fall, relative to its peak."""
     highest = np.maximum.accumulate(prices)
     trough = int(np.argmax((highest - prices) / highest))
@@ -56,11 +56,11 @@ def find_fall(session: Session) -> Fall | None:
     if len(fills) < 2:
         return None
     prices = fills["price_ticks"].astype(np.int64)
-    peak, trough = _deepest(prices)
+    peak, trough = deepest(prices)
     calm_bps, calm = 0.0, 0
     before = prices if session.signal_sequence is None else prices[fills["sequence"] < session.signal_sequence]
     if session.signal_sequence is not None and len(before) > 1:
-        high, low = _deepest(before)
+        high, low = deepest(before)
         calm = int(before[high] - before[low])
         calm_bps = calm / int(before[high]) * BPS
     depth = int(prices[peak] - prices[trough])
