@@ -53,10 +53,13 @@ def _path(title: str, links: list[Mapping[str, Any]]) -> Tree:
     return tree
 
 
-def _table(title: str, heads: list[str], left: int = 1) -> Table:
+def _table(title: str, heads: list[str], left: int = 1, whole: bool = False) -> Table:
+    """left: how many columns are text; whole: whether the first one keeps to one line in a narrow terminal."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number < left else "right", overflow="fold")
+        table.add_column(
+            head, justify="left" if number < left else "right", overflow="fold", no_wrap=whole and number == 0
+        )
     return table
 
 
@@ -79,7 +82,7 @@ def _stops(found: Mapping[str, Any]) -> Table:
 
 def _defences(found: Mapping[str, Any]) -> Table:
     heads = [head.format(found["subject"]) for head in words.DEFENCE_HEADS]
-    table = _table("What each defence would have done to the same messages", heads)
+    table = _table("What each defence would have done to the same messages", heads, whole=True)
     for row in words.defence_rows(found):
         table.add_row(*row)
     return table
