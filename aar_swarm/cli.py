@@ -449,6 +449,21 @@ def control(
     return 0
 
 
+@app.command("postmortem")
+def postmortem_command(directory: Directory, as_json: AsJson = False) -> None:
+    """Follow a run's crash from its first cause to its last loss, and say what each defence would have saved."""
+    from aar_swarm.postmortem import PAGE, postmortem
+    from aar_swarm.report.postmortem_text import parts
+
+    found = postmortem(directory, lambda text: print(f"· {text}", file=sys.stderr))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for part in parts(found):
+            _out.print(part)
+        _out.print(f"Page: {directory / PAGE}", soft_wrap=True)
+
+
 @app.command()
 def explain(directory: Directory, as_json: AsJson = False) -> None:
     """Check the explanations that a run's orders carry: are there any, do they give the action again, are they true?"""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from aar_swarm import results
 from aar_swarm.scenario import explain
 from aar_swarm.scenario_tables import MAIN, Breaker
+from aar_swarm.what_if import with_breaker
 from exchange import clock, journal
 from exchange.config import EngineConfig
 from exchange.errors import ConfigurationError
@@ -94,13 +95,6 @@ def _with_breaker(config: EngineConfig, settings: Mapping[str, Any]) -> EngineCo
     try:
         had = Breaker.from_ns(main.breaker, config.market_breaker).model_dump()
         breaker = Breaker.model_validate({**had, **changes})
-        changed = main.model_copy(update={"breaker": breaker.in_ns()})
-        what_if = config.model_copy(
-            update={
-                "instruments": (changed, *config.instruments[1:]),
-                "market_breaker": breaker.market_in_ns(),
-            }
-        )
-        return EngineConfig.model_validate(what_if.model_dump())  # a breaker that could never trip is refused here too
+        return with_breaker(config, breaker)  # one that could never trip is refused here too
     except ValidationError as error:
         raise ConfigurationError(explain(error, "breaker.")) from None
