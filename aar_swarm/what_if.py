@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from aar_swarm.analysis.tables import trace_tops
-from aar_swarm.scenario import Scenario, choices, explain, load_scenario
-from aar_swarm.scenario_tables import MAIN, Breaker, Supervisor
+from aar_swarm.scenario import Scenario, choices, defence_settings, explain, load_scenario
+from aar_swarm.scenario_tables import MAIN, Admission, Breaker, Supervisor
 from exchange.clock import MS
 from exchange.config import EngineConfig
 from exchange.engine import Engine, apply_commands, events_bound
@@ -33,22 +33,6 @@ SAME_COMMANDS = (
 REACTIONS_MS = (0, 1, 10, 100, 1000, 5000)
 """Between a supervisor's alert and its halt."""
 _TIMER, _REVALUE = int(CommandKind.TIMER), int(CommandKind.REVALUE)
-
-
-class Override(NamedTuple):
-    """A policy of the venue that a replay can switch on: fields of EngineConfig."""
-
-    name: str
-    words: str
-    fields: Mapping[str, Any]
-
-
-OVERRIDES = (
-    Override("vendor-cap", "at most a quarter of the accounts on one vendor's models",
-             {"admission": {"vendor_agents_bps": 2500}}),
-    Override("explained", "no order without the inputs of its decision", {"explanations_required": True}),
-)  # fmt: skip
-"""One line each. Those whose fields this version's EngineConfig does not have are left out."""
 
 
 class Defence(NamedTuple):
@@ -114,11 +98,28 @@ def defences(scenario: Scenario, recorded: Journal, since_sequence: int) -> tupl
             name, words = f"supervisor-{reaction_ms}ms", f"halts {reaction_ms:,} ms after its first alert"
             evidence = int(first["sequence"])
             found.append(Defence(name, "supervisor", words, recorded.config, halt_ns, evidence))
-    for override in OVERRIDES:
-        if all(_is_unset(recorded.config, name) for name in override.fields):
-            config = with_fields(recorded.config, override.fields)
-            found.append(Defence(override.name, "policy", override.words, config))
+    for name, words, fields in _policies(scenario):
+        if all(_is_unset(recorded.config, field) for field in fields):
+            found.append(Defence(name, "policy", words, with_fields(recorded.config, fields)))
     return found, told
+
+
+def _policies(scenario: Scenario) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, words, fields of EngineConfig) of what the scenario's file calls its diversity, and of explained trades.
+
+    The gate is left out: which models would have passed is not in the journal.
+    """
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    try:
+        chosen = defence_settings(scenario.name).get("diversity", {})
+    except ConfigurationError:  # a scenario of one's own, in a file that the run does not name
+        chosen = {}
+    caps = {key.removeprefix("admission."): value for key, value in chosen.items() if key.startswith("admission.")}
+    admission = Admission.model_validate(caps | {"validated": False}).config([])
+    if admission is not None:
+        found.append(("diversity", "the scenario's caps on one vendor's models", {"admission": admission.model_dump()}))
+    found.append(("explained", "no order without the inputs of its decision", {"explanations_required": True}))
+    return found
 
 
 def _is_unset(config: EngineConfig, name: str) -> bool:

@@ -306,13 +306,18 @@ def test_a_supervisors_halt_stands_where_it_was_due():
     assert len(what_if.replay_with(journal, late).journal.commands) == len(journal.commands)
 
 
-def test_policies_that_this_version_has_are_replayed(monkeypatch, chain):
-    limit = what_if.Override("small", "orders of at most 3 lots", {"limits": {"order_lots": 3}})
-    unknown = what_if.Override("later", "", {"no_such_field": True})
-    monkeypatch.setattr(what_if, "OVERRIDES", (limit, unknown))
-    chosen, _ = what_if.defences(chain.session.scenario, Journal(CONFIG, chain.session.commands), SIGNAL)
-    assert [(each.name, each.kind) for each in chosen][-1] == ("small", "policy")
-    assert chosen[-1].config.limits.order_lots == 3
+def test_policies_that_were_not_in_force_are_replayed(chain):
+    journal = Journal(CONFIG, chain.session.commands)
+    chosen, _ = what_if.defences(chain.session.scenario, journal, SIGNAL)
+    policies = {each.name: each.config for each in chosen if each.kind == "policy"}
+    assert policies["diversity"].admission.vendor_flow_bps == 2500  # the scenario's own
+    assert policies["explained"].explanations_required
+    required = CONFIG.model_copy(update={"explanations_required": True})
+    chosen, _ = what_if.defences(chain.session.scenario, Journal(required, chain.session.commands), SIGNAL)
+    assert "explained" not in {each.name for each in chosen}
+    found = what_if.replay_with(journal, what_if.Defence("explained", "policy", "", policies["explained"]))
+    assert (found.events["reason"] == Reason.UNEXPLAINED).sum() > 0
+    assert not (found.events["kind"] == EventKind.ORDER_FILLED).any()
 
 
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -175,7 +175,8 @@ def root_labels(session: Session, causes: Causes) -> list[str]:
     """Of each command, what its root was, in words; roots that are the same news have the same words."""
     known: dict[int, str] = {}
     vendors = session.scenario.vendors
-    asked = session.scenario.vendor_of(len(session.groups)) if vendors else []
+    declared = session.events[session.events["kind"] == EventKind.LOGGED_ON] if vendors else session.events[:0]
+    asked = dict(zip(declared["account"].tolist(), (declared["maker_order_id"] - 1).tolist(), strict=True))
 
     def label(sequence: int) -> str:
         command = session.commands[sequence - 1]
@@ -194,7 +195,7 @@ def root_labels(session: Session, causes: Causes) -> list[str]:
             group = session.groups[account] if 0 <= account < len(session.groups) else "?"
             if int(command["rule"]) not in FROM_A_VENDOR:
                 return f"{group} of their own accord"
-            vendor = asked[account] if account < len(asked) else None
+            vendor = asked.get(account)
             since_s = (int(command["received_ns"]) - (session.opened_ns or 0)) / SECOND
             return _vendor_said(session, vendor, int(command["rule"]), since_s)
         return CommandKind(kind).name.lower().replace("_", " ")
