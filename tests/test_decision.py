@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aar_swarm.agents
-from aar_swarm.agents.base import PlaceOrder, Rule, Strategy, Valuation
 from aar_swarm.agents.background import Background, BackgroundParams
+from aar_swarm.agents.base import PlaceOrder, Rule, Strategy, Valuation
 from aar_swarm.agents.decision import Choice, Decision, Source, own, private, public
 from aar_swarm.agents.holder import Holder, HolderParams
 from aar_swarm.agents.market_maker import MarketMaker, MarketMakerParams
