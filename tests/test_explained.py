@@ -21,7 +21,7 @@ from exchange.config import EngineConfig, InstrumentConfig
 from exchange.errors import ConfigurationError
 from exchange.journal import Journal
 from exchange.replay import replay
-from exchange.types import EXPLANATION, CommandKind, EventKind, OrderType, Side
+from exchange.types import EXPLANATION, CommandKind, EventKind, OrderType, Reason, Side
 from tests.hand_made import command, order, records_of
 from tests.runs import SMALL, aar, is_one_line, summary_of
 from tests.test_agents import MARKET, orders, signal, top
@@ -203,6 +203,19 @@ class TestLiars:
         commands = opening(2) + [news(-50, 9), *sent(1, honest(1), 10)]
         found = judge(journal_of(commands, 2), ["", "nobody.has:This"], 10_000)
         assert found["reproduced"] == 0 and "no such rule" in found["not_reproduced"][0]["said"]
+
+
+def test_a_venue_that_asks_for_explanations_takes_a_strategy_s_orders_and_no_bare_one():
+    placed = honest(1)
+    bare = placed._replace(order_id=2, inputs=())
+    maker = [{**each} for each in opening(2) if each["kind"] != CommandKind.PLACE_ORDER]
+    config = EngineConfig(instruments=(InstrumentConfig(price_levels=16_384),), accounts=2, explanations_required=True)
+    commands = records_of([*maker, news(-50, 9), *sent(1, placed, 10), *sent(1, bare, 11)])
+    events = replay(config, commands).events
+    answers = events[(events["account"] == 1) & (events["order_id"] > 0)]
+    first, second = (answers[answers["order_id"] == number]["kind"][0] for number in (1, 2))
+    assert (first, second) == (EventKind.ORDER_ACCEPTED, EventKind.ORDER_REJECTED)
+    assert answers["reason"][-1] == Reason.UNEXPLAINED
 
 
 class TestFacts:
