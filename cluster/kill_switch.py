@@ -148,7 +148,7 @@ class _Switch:
         self._untold: list[int] = []  # agents whom the latest halt is still to be told
         self._lent: list[int] = []  # agents who were lent a priority
         self._lent_until_ns = 0
-        self._may_lend = _scheduling() == "SCHED_FIFO"
+        self._may_lend = False
         self._armed = False
         self._kills: list[Kill] = []  # not asked for yet
         self._add(setup["agents"])
@@ -213,6 +213,7 @@ class _Switch:
                 self._board.post(notice)
                 if notice.kind == EventKind.INSTRUMENT_HALTED:
                     self._untold = list(self._descriptors)
+                    self._may_lend = _scheduling() == "SCHED_FIFO"
             elif not self._armed:  # the subscription has reached the venue
                 self._armed = True
                 self._say({"scheduling": _scheduling()})

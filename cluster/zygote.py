@@ -32,8 +32,8 @@ from cluster import frames
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 
 AgentFunction = Callable[[int, dict[str, Any], np.void], int | None]
-"""What an agent runs: (agent_id, spec, its own scoreboard row) → exit code, None for 0. spec["notice_board"]: the words of
-notice_board.py."""
+"""What an agent runs: (agent_id, spec, its own scoreboard row) → exit code, None for 0. spec["notice_board"]: the words
+of notice_board.py."""
 
 ORPHANED_EXIT_CODE = 9
 MAX_TRACEBACK_BYTES = 1 << 14
