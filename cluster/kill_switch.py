@@ -3,7 +3,8 @@
 It also relays the notices: it posts them on the host's notice_board, and at a halt tells each of its agents to look
 there (SIGURG, which does nothing to a process that has no handler for it). Where it has real-time priority it lends
 each agent the lowest one until that has looked: an agent then waits for the looks of others and not for their work. An
-agent gives it back itself; what has not been given back after LENT_S is taken. A kill goes before telling.
+agent gives it back itself, and who has not is told again (a signal that comes between a process's last look and its
+sleep does not wake it); what has not been given back after LENT_S is taken. A kill goes before telling.
 
 A process of its own, above every agent in priority, because neither the host (it answers Ray) nor the zygote (it may be
 forking) may be in the way of 100 ms. It holds a pidfd of each agent, checked to be the zygote's child after it was
@@ -32,7 +33,7 @@ import zmq
 from cluster import notice_board
 from cluster.zygote import FIFO_PRIORITY, die_with_parent
 from exchange import wire
-from exchange.clock import SECOND, monotonic_ns
+from exchange.clock import MS, SECOND, monotonic_ns
 from exchange.keys import ClientKeys
 from exchange.types import NOBODY, EventKind
 
@@ -41,6 +42,7 @@ CONFIRM_S = 30.0
 """Longest wait for the deaths of one kill; whoever is not dead then is named."""
 LENT_S = 0.2
 """Longest that an agent has the priority that it is lent to look at the notice board."""
+_AGAIN_MS = 20
 _LENT_PRIORITY = FIFO_PRIORITY - 1
 _TOLD_AT_ONCE = 50  # agents, between two looks for an order to kill
 _ANSWER_TIMEOUT_S = 60.0  # above CONFIRM_S: a kill may be on its way
@@ -128,8 +130,10 @@ class KillSwitch:
             self._process.stdin.flush()
         except OSError:
             raise KillSwitchGone("the kill switch of this host has ended; see the run's log") from None
+        poll = select.poll()  # not select(), which knows descriptors below 1024 only
+        poll.register(descriptor, select.POLLIN)
         while b"\n" not in self._lines:
-            part = os.read(descriptor, 1 << 16) if select.select([descriptor], [], [], _ANSWER_TIMEOUT_S)[0] else b""
+            part = os.read(descriptor, 1 << 16) if poll.poll(_ANSWER_TIMEOUT_S * 1000) else b""
             if not part:
                 raise KillSwitchGone("the kill switch of this host has ended or is silent; see the run's log")
             self._lines += part
@@ -147,7 +151,7 @@ class _Switch:
         self._board = notice_board.NoticeWriter(board[len(board) - notice_board.BYTES :].cast("q"))
         self._untold: list[int] = []  # agents whom the latest halt is still to be told
         self._lent: list[int] = []  # agents who were lent a priority
-        self._lent_until_ns = 0
+        self._again_ns = self._lent_until_ns = 0
         self._may_lend = False
         self._armed = False
         self._kills: list[Kill] = []  # not asked for yet
@@ -183,11 +187,11 @@ class _Switch:
         poller.register(sys.stdin.fileno(), zmq.POLLIN)
         asked = b""
         while True:
-            ready = dict(poller.poll(0 if self._untold else LENT_S * 1000 if self._lent else None))
+            ready = dict(poller.poll(0 if self._untold else _AGAIN_MS if self._lent else None))
             self._hear()
             self._tell()
-            if self._lent and not self._untold and monotonic_ns() > self._lent_until_ns:
-                self._take_back()
+            if self._lent and not self._untold:
+                self._look_after_lent()
             if sys.stdin.fileno() in ready:
                 part = os.read(sys.stdin.fileno(), 1 << 16)
                 if not part:
@@ -231,17 +235,29 @@ class _Switch:
                         self._lent.append(agent)
                     signal.pidfd_send_signal(descriptor, signal.SIGURG)
         if some and not self._untold:
-            self._lent_until_ns = monotonic_ns() + int(LENT_S * SECOND)
+            now_ns = monotonic_ns()
+            self._again_ns, self._lent_until_ns = now_ns + _AGAIN_MS * MS, now_ns + int(LENT_S * SECOND)
 
-    def _take_back(self) -> None:
-        """From those who did not give it back: ended, stopped, or in one call of compiled code all the time."""
-        for agent in self._lent:
-            descriptor = self._descriptors.get(agent)
-            if descriptor is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, 0)
-                    os.sched_setscheduler(self._pids[agent], os.SCHED_OTHER, os.sched_param(0))
-        self._lent = []
+    def _look_after_lent(self) -> None:
+        """Tell again who has not looked, or at last take back what was lent: it is stopped, or in one long call."""
+        now_ns = monotonic_ns()
+        if now_ns < self._again_ns:
+            return
+        self._again_ns = now_ns + _AGAIN_MS * MS
+        lent, self._lent = self._lent, []
+        for agent in lent:
+            descriptor, pid = self._descriptors.get(agent), self._pids[agent]
+            if descriptor is None:  # it is killed
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, 0)
+                if os.sched_getscheduler(pid) != os.SCHED_FIFO:
+                    continue
+                if now_ns > self._lent_until_ns:
+                    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+                else:
+                    signal.pidfd_send_signal(descriptor, signal.SIGURG)
+                    self._lent.append(agent)
 
     def _kill(self, notice: wire.Notice, heard_ns: int) -> None:
         chosen = list(self._descriptors) if notice.value == NOBODY else [notice.value]

@@ -13,6 +13,7 @@ all want a core.
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import threading
@@ -163,6 +164,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three connections an agent
     result: dict[str, Any] = {
         "conditions": {
             "agents": asked.agents,
