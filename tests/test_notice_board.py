@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import zmq
 
 from aar_swarm.agent_process import ROW_FIELDS, TARGET, AgentProcess
 from aar_swarm.agents.base import SIGNAL, Action, Event, Market, Rule, Strategy, Wake
@@ -161,7 +162,7 @@ def trader(tmp_path, words):
 
 def test_no_order_of_a_halted_instrument_leaves_once_its_halt_is_on_the_board(trader, writer):
     agent, venue = trader
-    Trader.during = lambda: writer.post(notice(HALT, 9))  # decided before, not yet sent
+    Trader.during = staticmethod(lambda: writer.post(notice(HALT, 9)))  # decided before, not yet sent
     agent._take(notice(SIGNAL, 2), 1000)
     _, coin = venue.heard(2)  # the first is the logon
     assert coin[:4] == (CommandKind.PLACE_ORDER, 2, COIN, 1)
@@ -173,7 +174,7 @@ def test_no_order_of_a_halted_instrument_leaves_once_its_halt_is_on_the_board(tr
 
 
 def test_a_signal_notes_the_halt_and_the_strategy_hears_it_at_the_next_turn(trader, writer):
-    agent, venue = trader
+    agent, _ = trader
     signal.raise_signal(signal.SIGURG)  # nothing is there: nothing is noted
     assert not agent.row["halt_heard_ns"]
     writer.post(notice(HALT, 9))
@@ -216,6 +217,9 @@ class Told:
     def __init__(self, host: AgentHost, place: Path, strategy: str, count: int = 10) -> None:
         (place / "agents").mkdir()
         self.host, self.relayed, self.agents = host, Notices(f"ipc://{place}/relay"), Venue(place / "agents")
+        self.agents.sockets["notices"].setsockopt(
+            zmq.XPUB_VERBOSE, 1
+        )  # each agent's subscription, not the first's only
         host.spawn([(agent, {}) for agent in range(count)], spec(self.agents.endpoints, strategy))
         for _ in range(count * len(notice_board.POSTED_KINDS) + count):  # and the heartbeat's
             assert self.agents.sockets["notices"].recv()[0] == 1
