@@ -217,9 +217,7 @@ class Told:
     def __init__(self, host: AgentHost, place: Path, strategy: str, count: int = 10) -> None:
         (place / "agents").mkdir()
         self.host, self.relayed, self.agents = host, Notices(f"ipc://{place}/relay"), Venue(place / "agents")
-        self.agents.sockets["notices"].setsockopt(
-            zmq.XPUB_VERBOSE, 1
-        )  # each agent's subscription, not the first's only
+        self.agents.sockets["notices"].setsockopt(zmq.XPUB_VERBOSE, 1)  # each agent's, not the first's
         host.spawn([(agent, {}) for agent in range(count)], spec(self.agents.endpoints, strategy))
         for _ in range(count * len(notice_board.POSTED_KINDS) + count):  # and the heartbeat's
             assert self.agents.sockets["notices"].recv()[0] == 1
