@@ -5,6 +5,8 @@ of the scoreboard. Decides nothing: the strategy does.
 """
 
 import heapq
+import os
+import signal
 from typing import Any
 
 import zmq
@@ -29,6 +31,7 @@ from aar_swarm.names import agent_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
 from aar_swarm.vendors import process as vendor_process
 from aar_swarm.vendors.client import VendorClient
+from cluster.notice_board import POSTED_KINDS, NoticeReader
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
 from exchange.client import Endpoints, Participant
@@ -76,14 +79,12 @@ _NOT_ADMITTED = (
     Reason.VENDOR_AGENTS_CAP,
     Reason.VENDOR_CAPITAL_CAP,
 )
-_NOTICES = (
-    wire.subscription(EventKind.INSTRUMENT_HALTED),
-    wire.subscription(EventKind.SESSION_OPENED),
-    wire.subscription(EventKind.SIGNAL_PUBLISHED),
-    wire.subscription(EventKind.SESSION_CLOSED),
-    wire.subscription(EventKind.PHASE_CHANGED),
-    wire.subscription(wire.MessageKind.HEARTBEAT),
-)
+_POSTED = frozenset(map(int, POSTED_KINDS))
+_NOTICES = tuple(wire.subscription(kind) for kind in (*POSTED_KINDS, wire.MessageKind.HEARTBEAT))
+
+
+class _Told(Exception):
+    """Of a halt, while there was nothing to do but wait."""
 
 
 def _strategy(kind: type[Strategy], agent_id: int, spec: dict[str, Any]) -> Strategy:
@@ -93,6 +94,12 @@ def _strategy(kind: type[Strategy], agent_id: int, spec: dict[str, Any]) -> Stra
         kind.Params.model_validate(spec["params"]),
         agent_stream(spec["seed"], agent_id),
     )
+
+
+def _rejected(sequence: int, time_ns: int, instrument: int, order_id: int, reason: int) -> wire.Report:
+    """To the strategy an order that the venue did not take is a rejected one, whoever rejected it."""
+    kind = int(EventKind.ORDER_REJECTED)
+    return wire.Report(kind, sequence, time_ns, instrument, order_id, 0, 0, 0, 0, reason, 0, 0)
 
 
 def _topics(kind: type[Strategy], market: Market) -> list[bytes]:
@@ -127,6 +134,12 @@ class AgentProcess:
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
         self.closed_ns = 0
         self.cause_sequence = 0
+        self.waiting = False
+        self.board: NoticeReader | None = None
+        if spec.get("notice_board") is not None:
+            self.board = NoticeReader(spec["notice_board"])
+            signal.signal(signal.SIGURG, self._on_told)
+            signal.raise_signal(signal.SIGURG)  # rehearsed: the first time costs page faults
         self._log_on(self.asked_ns)
 
     def _log_on(self, now_ns: int) -> None:
@@ -167,10 +180,12 @@ class AgentProcess:
             if self.closed_ns:
                 wake_ns = now + 20 * clock.MS
             if wake_ns > now:
-                self.venue.wait(max(1, (wake_ns - now) // clock.MS))
+                self._wait(max(1, (wake_ns - now) // clock.MS))
+            self._take_told()
             for message in self.venue.messages():
                 self.heard_venue_ns = heard = clock.monotonic_ns()
-                self._take(message, heard)
+                if self.board is None or message.kind not in _POSTED or self.board.is_new(message):
+                    self._take(message, heard)
             if self.vendor is not None:
                 self._hear_vendor(self.vendor)
             now = clock.monotonic_ns()
@@ -194,6 +209,32 @@ class AgentProcess:
     def _over(self, now: int) -> bool:
         return bool(self.closed_ns) and (not self.strategy.open_orders or now - self.closed_ns > _SETTLE_NS)
 
+    def _wait(self, timeout_ms: int) -> None:
+        """For a message, or for being told of a halt."""
+        try:
+            self.waiting = True
+            if self.board is None or not self.board.is_behind():
+                self.venue.wait(timeout_ms)
+            self.waiting = False
+        except _Told:
+            pass
+
+    def _on_told(self, *_: object) -> None:
+        """SIGURG: a halt is on the board. From here on no order leaves that was decided without knowing it."""
+        if self.board is not None and self.board.is_behind() and not self.row["halt_heard_ns"]:
+            self.row["halt_heard_ns"] = clock.monotonic_ns()
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # give back what was lent to get here
+        if self.waiting:
+            self.waiting = False
+            raise _Told
+
+    def _take_told(self) -> None:
+        """Let the strategy hear what is on the board up to the latest halt."""
+        if self.board is not None and self.board.is_behind():
+            heard_ns = clock.monotonic_ns()
+            for notice in self.board.take():
+                self._take(notice, heard_ns)
+
     def _take(self, message: Any, heard_ns: int) -> None:
         kind = message.kind
         if kind == wire.MessageKind.HEARTBEAT:
@@ -209,20 +250,8 @@ class AgentProcess:
             return
         if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
             order = self.strategy.open_orders.get(message.order_id)
-            message = wire.Report(
-                int(EventKind.ORDER_REJECTED),
-                message.sequence,
-                message.time_ns,
-                self.strategy.market.instrument if order is None else order.instrument,
-                message.order_id,
-                0,
-                0,
-                0,
-                0,
-                message.reason,
-                0,
-                0,
-            )
+            instrument = self.strategy.market.instrument if order is None else order.instrument
+            message = _rejected(message.sequence, message.time_ns, instrument, message.order_id, message.reason)
         if kind == SIGNAL and not self.row["signal_heard_ns"]:
             self.row["signal_heard_ns"] = heard_ns
         elif kind == HALTED and not self.row["halt_heard_ns"]:
@@ -253,11 +282,26 @@ class AgentProcess:
         actions = self.strategy.handle(event, heard_ns)
         if self.closed_ns or not self.admitted:
             return
+        withheld: list[tuple[PlaceOrder, wire.Notice]] = []
         for action in actions:
-            self._act(action, heard_ns)
+            if isinstance(action, PlaceOrder) and (halt := self._halt_ahead(action.instrument)):
+                withheld.append((action, halt))
+            else:
+                self._act(action, heard_ns)
         if self.strategy.plan is not None and not self.row["planned_lots"]:
             self.row["planned_lots"] = self.strategy.plan.lots
             self.row["planned_cost"] = round(self.strategy.plan.expected_cost)
+        if withheld:
+            self._take_told()
+            for order, halt in withheld:
+                reason = int(Reason.HALTED)
+                self._decide(_rejected(halt.sequence, halt.time_ns, order.instrument, order.order_id, reason), heard_ns)
+
+    def _halt_ahead(self, instrument: int) -> wire.Notice | None:
+        """A halt of this instrument that reached the host and not yet the strategy."""
+        if self.board is None or not self.board.is_behind():
+            return None
+        return next((halt for halt in self.board.halts_ahead() if halt.instrument == instrument), None)
 
     def _act(self, action: Action, heard_ns: int) -> None:
         if isinstance(action, Wake):

@@ -134,7 +134,8 @@ class AgentHost:
         return dead
 
     def arm_kill_switch(self, notices: str, agent_ids: Sequence[int], keys: ClientKeys | None = None) -> str:
-        """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill.
+        """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill, and tell
+        them of halts by the notice board.
 
         An agent that comes again is watched again. Returns: the scheduling class of the process that does it. Errors:
         ValueError: it is armed already; KillSwitchGone.
@@ -144,7 +145,7 @@ class AgentHost:
         self._refresh()
         self._watched = set(agent_ids)
         pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
-        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys)
+        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd)
         return self._kill_switch.scheduling
 
     def name_vendors(self, vendors: Mapping[int, int]) -> None:

@@ -1,5 +1,11 @@
 """A host's kill switch: a process that hears the venue's order to kill and SIGKILLs those agents, one by one confirmed.
 
+It also relays the notices: it posts them on the host's notice_board, and at a halt tells each of its agents to look
+there (SIGURG, which does nothing to a process that has no handler for it). Where it has real-time priority it lends
+each agent the lowest one until that has looked: an agent then waits for the looks of others and not for their work. An
+agent gives it back itself, and who has not is told again (a signal that comes between a process's last look and its
+sleep does not wake it); what has not been given back after LENT_S is taken. A kill goes before telling.
+
 A process of its own, above every agent in priority, because neither the host (it answers Ray) nor the zygote (it may be
 forking) may be in the way of 100 ms. It holds a pidfd of each agent, checked to be the zygote's child after it was
 opened, so that it cannot hit a process that got an old pid, and the kernel tells it of each one's death. It decides
@@ -11,6 +17,7 @@ line in, one out with all that it has done since the last: it never writes unask
 
 import contextlib
 import json
+import mmap
 import os
 import resource
 import select
@@ -23,14 +30,21 @@ from typing import Any, NoReturn, TypedDict
 
 import zmq
 
+from cluster import notice_board
 from cluster.zygote import FIFO_PRIORITY, die_with_parent
 from exchange import wire
-from exchange.clock import SECOND, monotonic_ns
+from exchange.clock import MS, SECOND, monotonic_ns
 from exchange.keys import ClientKeys
 from exchange.types import NOBODY, BreakerAction, EventKind
 
+SUBSCRIBED = (EventKind.PARTICIPANTS_KILLED, *notice_board.POSTED_KINDS)
 CONFIRM_S = 30.0
 """Longest wait for the deaths of one kill; whoever is not dead then is named."""
+LENT_S = 0.2
+"""Longest that an agent has the priority that it is lent to look at the notice board."""
+_AGAIN_MS = 20
+_LENT_PRIORITY = FIFO_PRIORITY - 1
+_TOLD_AT_ONCE = 50  # agents, between two looks for an order to kill
 _ANSWER_TIMEOUT_S = 60.0  # above CONFIRM_S: a kill may be on its way
 
 
@@ -54,9 +68,11 @@ class KillSwitchGone(RuntimeError):
 class KillSwitch:
     """The host's end: starts the process, and asks what it did."""
 
-    def __init__(self, agents: Mapping[int, int], parent: int, endpoint: str, keys: ClientKeys | None) -> None:
+    def __init__(
+        self, agents: Mapping[int, int], parent: int, endpoint: str, keys: ClientKeys | None, board_fd: int
+    ) -> None:
         """Arm it for these agents (agent → pid), children of `parent`, against a venue's notices; returns when it
-        listens. Raises: KillSwitchGone.
+        listens. board_fd: the host's scoreboard, whose end is the notice board. Raises: KillSwitchGone.
         """
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
@@ -64,13 +80,20 @@ class KillSwitch:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=(board_fd,),
             start_new_session=True,
         )
         self._lines = b""
         self._kills: list[Kill] = []
         self._closed = False
         try:
-            setup = {"agents": list(agents.items()), "parent": parent, "endpoint": endpoint, "keys": keys}
+            setup = {
+                "agents": list(agents.items()),
+                "parent": parent,
+                "endpoint": endpoint,
+                "keys": keys,
+                "board_fd": board_fd,
+            }
             self.scheduling: str = self._ask(setup)["scheduling"]
         except BaseException:
             self.close()
@@ -111,8 +134,10 @@ class KillSwitch:
             self._process.stdin.flush()
         except OSError:
             raise KillSwitchGone("the kill switch of this host has ended; see the run's log") from None
+        poll = select.poll()  # not select(), which knows descriptors below 1024 only
+        poll.register(descriptor, select.POLLIN)
         while b"\n" not in self._lines:
-            part = os.read(descriptor, 1 << 16) if select.select([descriptor], [], [], _ANSWER_TIMEOUT_S)[0] else b""
+            part = os.read(descriptor, 1 << 16) if poll.poll(_ANSWER_TIMEOUT_S * 1000) else b""
             if not part:
                 raise KillSwitchGone("the kill switch of this host has ended or is silent; see the run's log")
             self._lines += part
@@ -125,6 +150,14 @@ class _Switch:
     def __init__(self, setup: dict[str, Any]) -> None:
         self._parent: int = setup["parent"]
         self._descriptors: dict[int, int] = {}  # agent → pidfd
+        self._pids: dict[int, int] = {}
+        board = memoryview(mmap.mmap(setup["board_fd"], 0))
+        self._board = notice_board.NoticeWriter(board[len(board) - notice_board.BYTES :].cast("q"))
+        self._untold: list[int] = []  # agents whom the latest halt is still to be told
+        self._lent: list[int] = []  # agents who were lent a priority
+        self._again_ns = self._lent_until_ns = 0
+        self._may_lend = False
+        self._armed = False
         self._kills: list[Kill] = []  # not asked for yet
         self._vendors: dict[int, int] = {}
         self._add(setup["agents"])
@@ -133,8 +166,9 @@ class _Switch:
         if setup["keys"]:
             ClientKeys(*setup["keys"]).apply(self._notices)
         self._notices.setsockopt(zmq.RCVHWM, 0)
-        self._notices.setsockopt(zmq.SUBSCRIBE, wire.subscription(EventKind.PARTICIPANTS_KILLED))
-        self._notices.setsockopt(zmq.SUBSCRIBE, wire.subscription(wire.MessageKind.HEARTBEAT))
+        # The heartbeat last: when it is heard the others have reached the venue too.
+        for kind in (*SUBSCRIBED, wire.MessageKind.HEARTBEAT):
+            self._notices.setsockopt(zmq.SUBSCRIBE, wire.subscription(kind))
         self._notices.connect(setup["endpoint"])
 
     def _add(self, agents: list[list[int]]) -> None:
@@ -147,7 +181,7 @@ class _Switch:
             if _parent_of(pid) == self._parent and _is_there(descriptor):
                 if agent in self._descriptors:
                     os.close(self._descriptors[agent])
-                self._descriptors[agent] = descriptor
+                self._descriptors[agent], self._pids[agent] = descriptor, pid
             else:
                 os.close(descriptor)
 
@@ -156,23 +190,13 @@ class _Switch:
         poller = zmq.Poller()
         poller.register(self._notices, zmq.POLLIN)
         poller.register(sys.stdin.fileno(), zmq.POLLIN)
-        armed = False
         asked = b""
         while True:
-            ready = dict(poller.poll())
-            while self._notices.poll(0):
-                heard_ns = monotonic_ns()
-                try:
-                    notice = wire.unpack(self._notices.recv())
-                except ValueError:  # not of this protocol: not an order
-                    continue
-                if not isinstance(notice, wire.Notice):
-                    continue
-                if notice.kind == EventKind.PARTICIPANTS_KILLED:
-                    self._kill(notice, heard_ns)
-                elif not armed:  # a heartbeat: the subscription has reached the venue
-                    armed = True
-                    self._say({"scheduling": _scheduling()})
+            ready = dict(poller.poll(0 if self._untold else _AGAIN_MS if self._lent else None))
+            self._hear()
+            self._tell()
+            if self._lent and not self._untold:
+                self._look_after_lent()
             if sys.stdin.fileno() in ready:
                 part = os.read(sys.stdin.fileno(), 1 << 16)
                 if not part:
@@ -184,6 +208,63 @@ class _Switch:
                     self._vendors |= dict(told.get("vendors", []))
                     kills, self._kills = self._kills, []
                     self._say({"kills": kills})
+
+    def _hear(self) -> None:
+        while self._notices.poll(0):
+            heard_ns = monotonic_ns()
+            try:
+                notice = wire.unpack(self._notices.recv())
+            except ValueError:  # not of this protocol: not an order
+                continue
+            if not isinstance(notice, wire.Notice):
+                continue
+            if notice.kind == EventKind.PARTICIPANTS_KILLED:
+                self._kill(notice, heard_ns)
+            elif notice.kind != wire.MessageKind.HEARTBEAT:
+                self._board.post(notice)
+                if notice.kind == EventKind.INSTRUMENT_HALTED:
+                    self._untold = list(self._descriptors)
+                    self._may_lend = _scheduling() == "SCHED_FIFO"
+            elif not self._armed:  # the subscription has reached the venue
+                self._armed = True
+                self._say({"scheduling": _scheduling()})
+
+    def _tell(self) -> None:
+        """Have some of those whom a halt is to be told look at the board."""
+        some, self._untold = self._untold[:_TOLD_AT_ONCE], self._untold[_TOLD_AT_ONCE:]
+        for agent in some:
+            descriptor = self._descriptors.get(agent)
+            if descriptor is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    if self._may_lend:  # first, or it might look and give back what it has not got
+                        signal.pidfd_send_signal(descriptor, 0)  # it is not reaped: the pid is still its own
+                        os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, os.sched_param(_LENT_PRIORITY))
+                        self._lent.append(agent)
+                    signal.pidfd_send_signal(descriptor, signal.SIGURG)
+        if some and not self._untold:
+            now_ns = monotonic_ns()
+            self._again_ns, self._lent_until_ns = now_ns + _AGAIN_MS * MS, now_ns + int(LENT_S * SECOND)
+
+    def _look_after_lent(self) -> None:
+        """Tell again who has not looked, or at last take back what was lent: it is stopped, or in one long call."""
+        now_ns = monotonic_ns()
+        if now_ns < self._again_ns:
+            return
+        self._again_ns = now_ns + _AGAIN_MS * MS
+        lent, self._lent = self._lent, []
+        for agent in lent:
+            descriptor, pid = self._descriptors.get(agent), self._pids[agent]
+            if descriptor is None:  # it is killed
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, 0)
+                if os.sched_getscheduler(pid) != os.SCHED_FIFO:
+                    continue
+                if now_ns > self._lent_until_ns:
+                    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+                else:
+                    signal.pidfd_send_signal(descriptor, signal.SIGURG)
+                    self._lent.append(agent)
 
     def _kill(self, notice: wire.Notice, heard_ns: int) -> None:
         if notice.action == BreakerAction.KILL_VENDOR:

@@ -2,7 +2,8 @@
 
 Owns the rows' layout and the mapping. The host makes it, the zygote maps it, forked agents inherit the mapping; each
 agent writes its own row only, the host reads all of them whenever it likes. It is anonymous memory (memfd): no file
-is left behind however its users end. It must not interpret any field beyond the three base fields.
+is left behind however its users end. It must not interpret any field beyond the three base fields. Behind the rows is
+the page of notice_board.py, so that every process of the host has that too.
 
 There are no locks: one field (an aligned 64-bit word) is always read whole, a row need not be. So write `state` last.
 """
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
+
+from cluster import notice_board
 
 
 class AgentState(IntEnum):
@@ -61,12 +64,14 @@ class Scoreboard:
 
         Errors: ValueError if fd is not a table of this dtype and capacity.
         """
-        size_bytes = dtype.itemsize * capacity
+        rows_bytes = dtype.itemsize * capacity
+        size_bytes = rows_bytes + notice_board.BYTES
         if os.fstat(fd).st_size != size_bytes:
             raise ValueError(f"scoreboard of {os.fstat(fd).st_size} bytes; {capacity} rows need {size_bytes}")
         self.fd = fd
         self._map = mmap.mmap(fd, size_bytes)
-        self.rows: np.ndarray = np.frombuffer(self._map, dtype)
+        self.rows: np.ndarray = np.frombuffer(self._map, dtype, capacity)
+        self.notices: memoryview[int] = memoryview(self._map)[rows_bytes:].cast("q")
 
     @classmethod
     def create(cls, dtype: np.dtype, capacity: int) -> "Scoreboard":
@@ -78,7 +83,7 @@ class Scoreboard:
         if not 1 <= capacity <= MAX_ROWS:
             raise ValueError(f"scoreboard capacity must be 1 … {MAX_ROWS} rows, not {capacity}")
         fd = os.memfd_create("aar-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, dtype.itemsize * capacity)
+        os.ftruncate(fd, dtype.itemsize * capacity + notice_board.BYTES)
         # No holder of the descriptor can shrink the table under the others (which would end them with SIGBUS).
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return cls(fd, dtype, capacity)
@@ -95,6 +100,7 @@ class Scoreboard:
         os.close(self.fd)
         self.fd = -1
         self.rows = self.rows.copy()
+        self.notices.release()
         try:
             self._map.close()
         except BufferError:  # somebody still holds a row: the mapping goes when that does

@@ -32,13 +32,15 @@ from cluster import frames
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 
 AgentFunction = Callable[[int, dict[str, Any], np.void], int | None]
-"""What an agent runs: (agent_id, spec, its own scoreboard row) → exit code, None for 0."""
+"""What an agent runs: (agent_id, spec, its own scoreboard row) → exit code, None for 0. spec["notice_board"]: the words
+of notice_board.py."""
 
 ORPHANED_EXIT_CODE = 9
 MAX_TRACEBACK_BYTES = 1 << 14
 LAST_REAP_S = 5.0
-FIFO_PRIORITY = 1
-"""The lowest real-time priority: above every agent, so that forks and kills go on in a stampede; below the venue."""
+FIFO_PRIORITY = 2
+"""Above every agent, so that forks and kills go on in a stampede, and above those that are being told of a halt (1);
+below the venue."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -179,7 +181,8 @@ class _Zygote:
             row["agent_id"], row["pid"] = agent_id, os.getpid()
             row["state"] = AgentState.STARTED
             gc.enable()
-            code = self._run(agent_id, {**frames.unpack(common), **frames.unpack(spec)}, row)
+            whole = {"notice_board": self._board.notices, **frames.unpack(common), **frames.unpack(spec)}
+            code = self._run(agent_id, whole, row)
             row["state"] = AgentState.FAILED if code else AgentState.FINISHED
         except BaseException as failure:  # noqa: BLE001 (whatever it is, it ends this agent and nothing else)
             row["state"] = AgentState.FAILED

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from cluster.host import AgentHost
-from cluster.kill_switch import KillSwitchGone
+from cluster.kill_switch import SUBSCRIBED, KillSwitchGone
 from exchange import wire
 from exchange.types import NOBODY, BreakerAction, CommandKind, EventKind, Reason, Side, Trigger
 from tests.dummy_agent import FIELDS
@@ -49,8 +49,8 @@ class Notices:
         self.socket.bind(endpoint)
 
     def tell_when_heard(self) -> None:
-        """Two subscriptions come from a switch; then a heartbeat says that it is heard."""
-        for _ in range(2):
+        """A switch's subscriptions come; then a heartbeat says that it is heard."""
+        for _ in range(len(SUBSCRIBED) + 1):
             assert self.socket.poll(10_000) and self.socket.recv()[0] == 1
         self.socket.send(wire.pack(wire.MessageKind.HEARTBEAT, 1, 0, NOBODY, 0, 1, 0, 0, 0, 0, 0, 0))
 
