@@ -159,7 +159,7 @@ class Supervisor:
                 message = self._feed.recv(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            commands = np.frombuffer(message, COMMAND)
+            commands = np.frombuffer(message, COMMAND).copy()  # read-only, it would be another type to compile for
             first = int(commands["sequence"][0])
             if first > following:
                 self._follow(run)

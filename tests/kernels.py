@@ -15,15 +15,21 @@ _HERE = Path(__file__).resolve()
 
 
 def compile_engine() -> None:
-    """What tests of the engine, of replays and of recoveries call."""
+    """What tests of the engine, of replays, of recoveries and of a supervisor's twin call."""
     import numpy as np
 
+    from exchange.config import SupervisionConfig
+    from exchange.engine import events_bound
+    from exchange.indicators import follow, new_watch
     from exchange.replay import Follower, replay
-    from exchange.types import COMMAND
+    from exchange.types import COMMAND, EVENT
     from tests.venues import engine
 
     Follower(engine())
-    replay(engine(), np.zeros(0, COMMAND)).engine.state_hash()
+    nothing = np.zeros(0, COMMAND)
+    state = replay(engine(), nothing).engine.state
+    watch = new_watch(SupervisionConfig(imbalance_bps=1), state)
+    follow(state, watch, nothing, 0, np.zeros(events_bound(state), EVENT))
 
 
 def compile_venue() -> None:
