@@ -113,6 +113,11 @@ def _topics(kind: type[Strategy], market: Market) -> list[bytes]:
     return [*_NOTICES, *of_main, *of_coin]
 
 
+def _give_back_priority() -> None:
+    """What the host's relay lends an agent until it has noted a halt."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 class AgentProcess:
     def __init__(self, agent_id: int, spec: dict[str, Any], row: Any) -> None:
         self.row = row
@@ -223,7 +228,7 @@ class AgentProcess:
         """SIGURG: a halt is on the board. From here on no order leaves that was decided without knowing it."""
         if self.board is not None and self.board.is_behind() and not self.row["halt_heard_ns"]:
             self.row["halt_heard_ns"] = clock.monotonic_ns()
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # give back what was lent to get here
+        _give_back_priority()
         if self.waiting:
             self.waiting = False
             raise _Told
@@ -254,8 +259,11 @@ class AgentProcess:
             message = _rejected(message.sequence, message.time_ns, instrument, message.order_id, message.reason)
         if kind == SIGNAL and not self.row["signal_heard_ns"]:
             self.row["signal_heard_ns"] = heard_ns
-        elif kind == HALTED and not self.row["halt_heard_ns"]:
-            self.row["halt_heard_ns"] = heard_ns
+        elif kind == HALTED:
+            if not self.row["halt_heard_ns"]:
+                self.row["halt_heard_ns"] = heard_ns
+            if self.board is not None:
+                _give_back_priority()  # also if the relay died between lending it and signalling
         elif kind == CLOSED:
             self.row["close_heard_ns"] = self.closed_ns = heard_ns
             self.timers.clear()

@@ -99,9 +99,7 @@ class Supervisor:
         self._events = np.zeros(events_bound(self.engine.state), EVENT)
         self._due: tuple[int, int] | None = None  # when to halt, because of which command
         self._unanswered = False
-        # Compiles for both kinds of arrays that come: a journal's or several messages', and, read-only, one message's.
-        for nothing in (np.zeros(0, COMMAND), np.frombuffer(b"", COMMAND)):
-            follow(self.engine.state, self.watch, nothing, 0, self._events)
+        follow(self.engine.state, self.watch, np.zeros(0, COMMAND), 0, self._events)  # compiles, before it follows
         # From here on: the thread that libzmq starts inherits the class.
         self.scheduling = ask_for_realtime(config.realtime)
         self._file: TextIO = config.alerts.open("a", buffering=1)

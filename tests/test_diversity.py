@@ -93,9 +93,9 @@ def test_two_names_for_one_model_are_found_and_two_models_are_not():
 def test_a_run_is_audited(finished, aar_here):
     directory, _ = finished
     found = of_run(load(directory))
-    assert found["declared"]["largest"] == "crowd"
+    assert found["declared"]["largest"] == "crowd of vendor 1"
     assert found["declared"]["hhi"] == pytest.approx(herfindahl([6, 4, 4, 26]), abs=0.1)  # of the forty
-    assert found["order_flow"]["largest"] in ("crowd", "makers", "value", "noise")
+    assert found["order_flow"]["largest"] in ("crowd of vendor 1", "makers", "value", "noise")
     with pytest.raises(ConfigurationError, match="--window-ms"):
         of_run(load(directory), window_ms=0)
     done = aar_here("diversity", directory, "--window-ms", "250", "--whole")

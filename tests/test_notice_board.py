@@ -90,6 +90,8 @@ def spec(endpoints: dict[str, str], strategy: str, **more: Any) -> dict[str, Any
         "seed": 1,
         "lease_ns": 60 * 10**9,
         "market": MARKET._asdict(),
+        "models": [{"declaration": (0, 0, 0), "endpoint": None}],
+        "explains": False,
         **more,
     }
 
@@ -152,6 +154,7 @@ def trader(tmp_path, words):
     venue = Venue(tmp_path)
     handler = signal.getsignal(signal.SIGURG)
     found = AgentProcess(3, spec(venue.endpoints, "Trader", notice_board=words), np.zeros(1, ROW_FIELDS)[0])
+    found.admitted = True
     yield found, venue
     Trader.during = None
     signal.signal(signal.SIGURG, handler)

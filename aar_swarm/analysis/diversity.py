@@ -159,7 +159,7 @@ def of_run(run: Run, window_ms: float = 100.0, since_signal: bool = True) -> dic
 
 
 def _names(agents: pl.DataFrame) -> dict[int, str]:
-    """What each account is called: its group, and its vendor if it asks one."""
+    """What each account is called: its group, and the vendor whose model it logged on with, if it declared one."""
     rows = agents.select("agent_id", "participants", "vendor").iter_rows()
     return {account: f"{group} of vendor {vendor}" if vendor else group for account, group, vendor in rows}
 
