@@ -198,7 +198,8 @@ class Connection:
         self.heard: list[Any] = []
 
     def send(self, *values: int) -> None:
-        self.socket.send(wire.pack(*map(int, values)))
+        """Raises: zmq.Again: libzmq has given the connection up, as it does after a handshake that failed."""
+        self.socket.send(wire.pack(*map(int, values)), zmq.DONTWAIT)
 
     def place(
         self,
