@@ -17,9 +17,9 @@ _LAST = FLOW_ENTRIES - 1  # FLOW_ENTRIES is a power of two
 _OK = int(Reason.NONE)
 _MALFORMED, _UNDECLARED, _NOT_VALIDATED = int(Reason.MALFORMED), int(Reason.UNDECLARED), int(Reason.NOT_VALIDATED)
 _AGENTS_CAP, _CAPITAL_CAP = int(Reason.VENDOR_AGENTS_CAP), int(Reason.VENDOR_CAPITAL_CAP)
-_FLOW_CAP = int(Reason.VENDOR_FLOW_CAP)
+_FLOW_CAP, _DECLARED_OTHERWISE = int(Reason.VENDOR_FLOW_CAP), int(Reason.DECLARED_OTHERWISE)
 _CONTINUOUS = int(Phase.CONTINUOUS)
-_MARKET, _LIMIT, _POST_ONLY = int(OrderType.MARKET), int(OrderType.LIMIT), int(OrderType.POST_ONLY)
+_MARKET, _FOK = int(OrderType.MARKET), int(OrderType.FOK)
 _BUY = int(Side.BUY)
 _BPS = 10_000
 
@@ -39,8 +39,13 @@ def _capital(state, account):
         price = row["last_ticks"]
         if price == 0:
             price = row["index_ticks"]
-        total += state.positions[account][number]["quantity_lots"] * price * row["multiplier"]
-        total = min(max(total, -MAX_CAPITAL), MAX_CAPITAL)
+        lot = max(price * row["multiplier"], 1)
+        lots = state.positions[account][number]["quantity_lots"]
+        if abs(lots) > MAX_CAPITAL // lot:  # its product could be beyond int64
+            worth = MAX_CAPITAL if lots > 0 else -MAX_CAPITAL
+        else:
+            worth = lots * price * row["multiplier"]
+        total = min(max(total + worth, -MAX_CAPITAL), MAX_CAPITAL)
     return max(total, 0)
 
 
@@ -61,6 +66,10 @@ def log_on_reason(state, account, vendor, model, version):
     counters = state.counters[0]
     if vendor < 0 or vendor >= MAX_VENDORS or model < 0 or model > _MAX_NUMBER or version < 0 or version > _MAX_NUMBER:
         return _MALFORMED
+    row = state.accounts[account]
+    other = vendor != row["vendor"] or model != row["model"] or version != row["model_version"]
+    if counters["admission"] != 0 and row["logged_on"] != 0 and other:
+        return _DECLARED_OTHERWISE
     if vendor == 0:
         return _UNDECLARED if counters["declaration_required"] != 0 else _OK
     if not _is_validated(state, vendor, model, version):
@@ -73,8 +82,9 @@ def log_on_reason(state, account, vendor, model, version):
     capital = 0
     total = 0
     for number in range(counters["participants"]):
-        row = state.accounts[number]
-        counts = number == account or (row["logged_on"] != 0 and row["vendor"] == vendor)
+        each = state.accounts[number]
+        there = each["logged_on"] != 0 or each["open_orders"] > 0
+        counts = number == account or (there and each["vendor"] == vendor)
         if counts:
             agents += 1
         if capital_bps > 0:
@@ -117,17 +127,32 @@ def _flow_reason(state, account, value, now_ns):
     return _OK
 
 
+@routine
+def _takes(state, instrument, side, order_type, limit, quantity):
+    """What an order could take at once, level by level up to its limit, 0 … MAX_CAPITAL minor units."""
+    row = state.instruments[instrument]
+    if order_type == _MARKET:
+        limit = row["price_levels"] - 1 if side == _BUY else 1
+    opposite = 2 * instrument + 1 - side
+    price = book.best(state, opposite)
+    value = 0
+    left = quantity
+    while left > 0 and book.is_price(state, opposite, price) and not book.beyond(price, limit, side):
+        lots = min(left, state.levels[opposite][price]["quantity_lots"])
+        value += lots * price
+        left -= lots
+        price = book.next_price(state, opposite, price)
+    if order_type == _FOK and left > 0:
+        return 0
+    return min(value * row["multiplier"], MAX_CAPITAL)
+
+
 @helper
 def flow_reason(state, account, instrument, side, order_type, price, quantity, now_ns):
     """Why an order that would take may not come from this account's vendor, or _OK; the last check of an order."""
     reason = _OK
-    row = state.instruments[instrument]
-    if state.counters[0]["vendor_flow_bps"] > 0 and row["phase"] == _CONTINUOUS:
-        best = book.best(state, 2 * instrument + 1 - side)
-        rests = order_type == _LIMIT or order_type == _POST_ONLY
-        if not (rests and book.beyond(best, price, side)):
-            if order_type == _MARKET:
-                price = best if side != _BUY or best < row["price_levels"] else 0
-            value = min(price * quantity * row["multiplier"], MAX_CAPITAL)
+    if state.counters[0]["vendor_flow_bps"] > 0 and state.instruments[instrument]["phase"] == _CONTINUOUS:
+        value = _takes(state, instrument, side, order_type, price, quantity)
+        if value > 0:
             reason = _flow_reason(state, account, value, now_ns)
     return reason

@@ -165,12 +165,12 @@ class AdmissionConfig(Config):
     """Refuse who declares no vendor."""
     validated: tuple[tuple[int, int, int], ...] | None = None
     """(vendor, model, model_version) of those that passed the validation gate; None: there is no gate."""
-    vendor_agents_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    vendor_agents_bps: Annotated[int, Field(ge=0, lt=10_000)] = 0
     """Of the venue's accounts, logged on with models of one vendor."""
-    vendor_capital_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
+    vendor_capital_bps: Annotated[int, Field(ge=0, lt=10_000)] = 0
     """Of what all accounts are worth."""
-    vendor_flow_bps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Of the value of all orders that would take within flow_window_ns."""
+    vendor_flow_bps: Annotated[int, Field(ge=0, lt=10_000)] = 0
+    """Of what all orders could take at once, within flow_window_ns."""
     flow_window_ns: _Window = 0
     flow_floor: Annotated[int, Field(ge=0, le=MAX_CASH)] = 0
     """In minor units: what a vendor's models may send within the window whatever its share."""
@@ -408,6 +408,16 @@ class EngineConfig(Config):
                 f"{where} could never trip: liquidations is {breaker.liquidations} and at most {most} can be taken up "
                 "within liquidation_window_ns"
             )
+
+    @model_validator(mode="after")
+    def _admission_can_refuse(self) -> "EngineConfig":
+        flow = self.admission is not None and self.admission.vendor_flow_bps > 0
+        if flow and all(instrument.batch_interval_ns for instrument in self.instruments):
+            raise ValueError(
+                "admission.vendor_flow_bps could never refuse: in a batch nobody takes; leave it out, or trade "
+                "continuously"
+            )
+        return self
 
     @model_validator(mode="after")
     def _remembered_orders_is_a_power_of_two(self) -> "EngineConfig":

@@ -291,10 +291,12 @@ class Reason(IntEnum):
     UNKNOWN_VERSION = 108
     TOO_FAST = 109
     UNDECLARED = 110
-    """No model was declared, and the venue asks for one; this and the next three: docs/admission.md."""
+    """No model was declared, and the venue asks for one; this and the next four: docs/admission.md."""
     NOT_VALIDATED = 111
     VENDOR_AGENTS_CAP = 112
     VENDOR_CAPITAL_CAP = 113
+    DECLARED_OTHERWISE = 114
+    """A session keeps the model with which it began."""
     UNKNOWN_INSTRUMENT = 201
     PRICE_OUT_OF_RANGE = 202
     QUANTITY_OUT_OF_RANGE = 203
@@ -520,7 +522,7 @@ BREAKER = _record(
 """Of an instrument; behind the last one, of the whole market."""
 
 VENDOR = _record("flow")
-"""flow: what its models ordered of what would take, within the window of AdmissionConfig, in minor units."""
+"""flow: what its models' orders could take at once, within the window of AdmissionConfig, in minor units."""
 
 ADMITTED = _record("vendor", "model", "model_version")
 """A model that passed the validation gate."""

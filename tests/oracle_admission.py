@@ -6,7 +6,7 @@ summed afresh at each order.
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from exchange.types import OrderType, Phase, Reason
+from exchange.types import OrderType, Phase, Reason, Side
 from tests.oracle_margin import share
 from tests.oracle_records import BPS, Account, Command, Explained
 
@@ -50,6 +50,9 @@ class Admission:
             return Reason.MALFORMED
         if self.settings is None:
             return Reason.NONE
+        own = self.oracle.accounts[c.account]
+        if own.logged_on and (vendor, model, version) != (own.vendor, own.model, own.model_version):
+            return Reason.DECLARED_OTHERWISE
         if vendor == 0:
             return Reason.UNDECLARED if self.settings.declaration_required else Reason.NONE
         if self.settings.validated is not None and (vendor, model, version) not in self.settings.validated:
@@ -58,7 +61,7 @@ class Admission:
         members = [
             number
             for number, each in enumerate(everybody)
-            if number == c.account or (each.logged_on and each.vendor == vendor)
+            if number == c.account or (each.vendor == vendor and (each.logged_on or self.oracle.resting_of(number)))
         ]
         cap_bps = self.settings.vendor_agents_bps
         if cap_bps and len(members) * BPS > cap_bps * len(everybody):
@@ -74,7 +77,11 @@ class Admission:
         worth = account.cash
         for instrument, position in zip(self.oracle.instruments, account.positions, strict=True):
             price_ticks = instrument.last_ticks or instrument.index_ticks
-            worth += instrument.notional(price_ticks, position.quantity_lots)
+            held, lot = position.quantity_lots, max(instrument.notional(price_ticks, 1), 1)
+            if abs(held) > MOST_WORTH // lot:
+                worth += MOST_WORTH if held > 0 else -MOST_WORTH
+            else:
+                worth += instrument.notional(price_ticks, held)
             worth = min(max(worth, -MOST_WORTH), MOST_WORTH)
         return max(worth, 0)
 
@@ -98,11 +105,9 @@ class Admission:
         settings, instrument = self.settings, self.oracle.instruments[c.instrument]
         if settings is None or not settings.vendor_flow_bps or instrument.phase != Phase.CONTINUOUS:
             return Reason.NONE
-        may_rest = c.order_type in (OrderType.LIMIT, OrderType.POST_ONLY)
-        if may_rest and self.oracle.reachable_ticks(c, side) is None:
+        value = min(self._could_take(c, side, lots), MOST_WORTH)
+        if value == 0:
             return Reason.NONE
-        price_ticks = (instrument.best_ticks(1 - side) or 0) if c.order_type == OrderType.MARKET else c.price_ticks
-        value = min(instrument.notional(price_ticks, lots), MOST_WORTH)
         vendor = self.oracle.accounts[c.account].vendor
         self.flow = [each for each in self.flow if each.time_ns > c.received_ns - settings.flow_window_ns]
         if len(self.flow) == MOST_ORDERS:
@@ -113,6 +118,18 @@ class Admission:
             return Reason.VENDOR_FLOW_CAP
         self.flow = [*self.flow, Entered(c.received_ns, vendor, value)]
         return Reason.NONE
+
+    def _could_take(self, c: Command, side: int, lots: int) -> int:
+        instrument = self.oracle.instruments[c.instrument]
+        value, left = 0, lots
+        for order in instrument.resting_of(1 - side):
+            worse = order.price_ticks > c.price_ticks if side == Side.BUY else order.price_ticks < c.price_ticks
+            if left == 0 or (worse and c.order_type != OrderType.MARKET):
+                break
+            taken = min(left, order.leaves_lots)
+            value += instrument.notional(order.price_ticks, taken)
+            left -= taken
+        return 0 if c.order_type == OrderType.FOK and left else value
 
     # What can be asked of it
 

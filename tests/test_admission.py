@@ -34,8 +34,8 @@ def test_a_vendor_s_cap_refuses_logons_until_one_leaves(tmp_path):
         there[0].log_off()
         late = venue.connection()
         assert isinstance(late.log_on(4, declaration=FIRST), wire.LoggedOn)
-        # A session that stands asks for a model that is full, and stands on with what it had.
-        assert there[2].log_on(2, declaration=FIRST).reason == Reason.VENDOR_AGENTS_CAP
+        # A session keeps its model, and a refused logon leaves it as it was.
+        assert there[2].log_on(2, declaration=Declaration()).reason == Reason.DECLARED_OTHERWISE
         venue.endow(2)
         there[2].place(1, Side.BUY, 90, 1)
         assert there[2].hear(EventKind.ORDER_ACCEPTED)
@@ -44,7 +44,7 @@ def test_a_vendor_s_cap_refuses_logons_until_one_leaves(tmp_path):
         vendors = replayed.engine.state.accounts["vendor"]
         assert vendors.tolist()[:5] == [1, 1, 2, 0, 1]
         refused = replayed.events[replayed.events["reason"] == Reason.VENDOR_AGENTS_CAP]
-        assert refused["account"].tolist() == [2, 2]
+        assert refused["account"].tolist() == [2]
 
 
 def test_a_restarted_venue_keeps_its_caps(tmp_path):
