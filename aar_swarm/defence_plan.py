@@ -11,7 +11,7 @@ from typing import Any
 
 from aar_swarm.analysis.defended import ALL, NONE
 from aar_swarm.results import read_json
-from aar_swarm.scenario import UnknownSetting, calm_settings, defence_settings, load_scenario, scenario_names
+from aar_swarm.scenario import UnknownSetting, calm_settings, choices, defence_settings, load_scenario, scenario_names
 from exchange.errors import ConfigurationError
 
 DEFENCES = ("breaker", "diversity", "supervisor", "explained")
@@ -21,6 +21,8 @@ LADDER_SCENARIO = "exit-door"
 RUNGS_MS = (1, 10, 100, 1000, 5000)
 """Reaction times beside the supervisor's own (0: as fast as the traders) and never."""
 _REACTION = "supervisor.reaction_ms"
+AS_SUPERVISOR = "as-supervisor"
+"""A breaker of a scenario that is the supervisor's own trigger, in-line: then a ladder is of reaction times alone."""
 DEFAULT_REPEATS = 5
 MAX_RUNS = 5000
 
@@ -83,7 +85,7 @@ class Plan:
     title: str
     table: tuple[Cell, ...]
     ladder: tuple[tuple[str, float | None, Cell], ...]
-    """(label, reaction time in ms: −1 in-line, None never; the cell)."""
+    """(label, reaction time in ms: −1 in-line, −0.5 in-line by the supervisor's trigger, None never; the cell)."""
     calm: Cell | None
     unavailable: dict[str, str]
     notes: tuple[str, ...]
@@ -198,6 +200,8 @@ def plan_of(scenario: str, asked: Asked) -> Plan:
         else:
             left_ms = (base.duration_s - base.signal.at_s) * 1000
             rungs, late = _rungs(none, found["breaker"], found["supervisor"], left_ms)
+            if AS_SUPERVISOR in choices(scenario)["breakers"]:
+                rungs.insert(1, ("in-line, same trigger", -0.5, Cell(AS_SUPERVISOR, AS_SUPERVISOR, {})))
             if late:
                 notes.append(f"Left out of the ladder: {late}, longer than the {left_ms:g} ms after the signal.")
     calm = None

@@ -40,6 +40,7 @@ from aar_swarm.report.defences_page import write_defences_page
 from aar_swarm.results import JOURNAL, MANIFEST, SUMMARY, Run, read_json
 from aar_swarm.runner import prepare
 from aar_swarm.scenario import load_scenario
+from aar_swarm.versions import versions
 from exchange import clock
 from exchange.errors import ConfigurationError
 
@@ -278,11 +279,8 @@ def _finished(asked: Asked, job: Job, address: str | None) -> Run | None:
     except ConfigurationError:  # killed while it wrote
         return None
     scenario, agents = _resolved(job.plan.scenario, job.trial.seed, _arguments(asked, job.cell), address)
-    same = (manifest.get("scenario"), manifest.get("agents"), manifest.get("seed")) == (
-        scenario,
-        agents,
-        job.trial.seed,
-    )
+    names = ("scenario", "agents", "seed", "versions")
+    same = [manifest.get(name) for name in names] == [scenario, agents, job.trial.seed, versions()]
     return Run(directory) if same else None
 
 

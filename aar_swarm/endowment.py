@@ -51,7 +51,8 @@ def signal_commands(scenario: Scenario) -> list[OperatorCommand]:
 
 
 def _index(scenario: Scenario) -> list[int]:
-    """The opening price of each instrument elsewhere; nobody asks for it where no money can run out."""
-    if not (scenario.margin or scenario.lending or scenario.stablecoin):
+    """The opening price of each instrument elsewhere; nobody asks for it but where money can run out or is capped."""
+    capped = scenario.admission.vendor_capital_bps
+    if not (scenario.margin or scenario.lending or scenario.stablecoin or capped):
         return []
     return [traded.opening_ticks for traded in scenario.instruments()]

@@ -214,8 +214,8 @@ def scenario_names() -> list[str]:
 
 
 def choices(name: str) -> dict[str, list[str]]:
-    """What a scenario of this name lets one choose from: its breakers and its sizes."""
-    raw = tomllib.loads((_DIRECTORY / f"{name}.toml").read_text())
+    """What a scenario lets one choose from: its breakers and its sizes. Raises: ConfigurationError."""
+    raw = _read(name)[1]
     return {"breakers": [*raw.get("breakers", {}), "off"], "sizes": ["default", *raw.get("sizes", {})]}
 
 

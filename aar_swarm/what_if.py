@@ -98,14 +98,15 @@ def defences(scenario: Scenario, recorded: Journal, since_sequence: int) -> tupl
             name, words = f"supervisor-{reaction_ms}ms", f"halts {reaction_ms:,} ms after its first alert"
             evidence = int(first["sequence"])
             found.append(Defence(name, "supervisor", words, recorded.config, halt_ns, evidence))
-    for name, words, fields in _policies(scenario):
+    for name, words, fields in _policies(scenario, bool((recorded.commands["kind"] == CommandKind.EXPLAIN).any())):
         if all(_is_unset(recorded.config, field) for field in fields):
             found.append(Defence(name, "policy", words, with_fields(recorded.config, fields)))
     return found, told
 
 
-def _policies(scenario: Scenario) -> list[tuple[str, str, dict[str, Any]]]:
-    """(name, words, fields of EngineConfig) of what the scenario's file calls its diversity, and of explained trades.
+def _policies(scenario: Scenario, carries: bool) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, words, fields of EngineConfig) of what the scenario's file calls its diversity, and of explained trades
+    if its orders carry explanations (else all would be refused).
 
     The gate is left out: which models would have passed is not in the journal.
     """
@@ -115,10 +116,11 @@ def _policies(scenario: Scenario) -> list[tuple[str, str, dict[str, Any]]]:
     except ConfigurationError:  # a scenario of one's own, in a file that the run does not name
         chosen = {}
     caps = {key.removeprefix("admission."): value for key, value in chosen.items() if key.startswith("admission.")}
-    admission = Admission.model_validate(caps | {"validated": False}).config([])
+    admission = Admission.model_validate({**scenario.admission.model_dump(), **caps, "validated": False}).config([])
     if admission is not None:
         found.append(("diversity", "the scenario's caps on one vendor's models", {"admission": admission.model_dump()}))
-    found.append(("explained", "no order without the inputs of its decision", {"explanations_required": True}))
+    if carries:
+        found.append(("explained", "no order without the inputs of its decision", {"explanations_required": True}))
     return found
 
 
@@ -133,7 +135,7 @@ def _breakers(scenario: Scenario, config: EngineConfig) -> list[Defence]:
     found = []
     try:
         names = choices(scenario.name)["breakers"]
-    except OSError:  # a scenario of one's own, in a file that the run does not name
+    except ConfigurationError:  # a scenario of one's own, in a file that the run does not name
         return []
     for name in names:
         breaker = load_scenario(scenario.name, breaker=name, size=scenario.size).breaker

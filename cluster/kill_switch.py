@@ -235,7 +235,7 @@ class _Switch:
         for agent in some:
             descriptor = self._descriptors.get(agent)
             if descriptor is not None:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(OSError):  # it has ended, or nothing may be lent
                     if self._may_lend:  # first, or it might look and give back what it has not got
                         signal.pidfd_send_signal(descriptor, 0)  # it is not reaped: the pid is still its own
                         os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, os.sched_param(_LENT_PRIORITY))
@@ -256,7 +256,7 @@ class _Switch:
             descriptor, pid = self._descriptors.get(agent), self._pids[agent]
             if descriptor is None:  # it is killed
                 continue
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended, or nothing may be lent
                 signal.pidfd_send_signal(descriptor, 0)
                 if os.sched_getscheduler(pid) != os.SCHED_FIFO:
                     continue

@@ -34,6 +34,7 @@ from tests.runs import aar, is_one_line, summary_of
 
 _TABLE = ["none", "breaker", "supervisor", "all"]
 _RUNGS = [f"reaction-{ms}-ms" for ms in (1, 10, 100, 1000, 5000)]
+_SAME = "as-supervisor"
 _ASKED = Asked(("exit-door",), 1, 1, "default", None, {}, tables=True, ladder=True, calm=0)
 _DRAWDOWN = Measure("drawdown_bps", "Drawdown", "bps")
 _PREVENTED = Measure("prevented.trades", "Trades prevented")
@@ -175,13 +176,21 @@ def test_all_is_the_union_of_what_there_is_and_the_rest_is_named(door: str) -> N
 def test_the_ladder_shares_its_ends_with_the_table(door: str) -> None:
     plan = plan_of(door, _ASKED)
     assert [(label, cell.name) for label, _, cell in plan.ladder] == [
-        ("in-line", "breaker"), ("0 ms", "supervisor"), ("1 ms", _RUNGS[0]), ("10 ms", _RUNGS[1]),
+        ("in-line", "breaker"), ("in-line, same trigger", _SAME), ("0 ms", "supervisor"), ("1 ms", _RUNGS[0]),
+        ("10 ms", _RUNGS[1]),
         ("100 ms", _RUNGS[2]), ("1 s", _RUNGS[3]), ("5 s", _RUNGS[4]), ("never", "none"),
     ]  # fmt: skip
-    assert [cell.name for cell in plan.cells] == _TABLE + _RUNGS
-    assert all(cell.breaker == "off" for _, reaction_ms, cell in plan.ladder if reaction_ms != -1)
+    assert [cell.name for cell in plan.cells] == [*_TABLE, _SAME, *_RUNGS]
+    assert all(cell.breaker == "off" for _, reaction_ms, cell in plan.ladder if reaction_ms is None or reaction_ms >= 0)
+    same = load_scenario(door, "as-supervisor")
+    assert same.breaker is not None and same.supervisor is not None
+    assert (same.breaker.imbalance_bps, same.breaker.imbalance_lots, same.breaker.imbalance_window_ms) == (
+        same.supervisor.imbalance_bps,
+        same.supervisor.imbalance_lots,
+        same.supervisor.window_ms,
+    )
     small = plan_of(door, Asked((door,), 1, 1, "small", None, {}, tables=True, ladder=True, calm=0))
-    assert [cell.name for cell in small.cells] == _TABLE + _RUNGS[:-1]
+    assert [cell.name for cell in small.cells] == [*_TABLE, _SAME, *_RUNGS[:-1]]
     assert small.notes[-1] == "Left out of the ladder: 5 s, longer than the 1500 ms after the signal."
 
 
@@ -209,7 +218,7 @@ def test_a_calm_day_is_the_scenario_s_own() -> None:
 
 def test_repeats_are_interleaved_over_all_scenarios(pretended: Pretended, tmp_path: Path, door: str) -> None:
     found = measure_defences([door, "defi-cascade"], 2, seed=5, out=tmp_path / "all", settings={"duration_s": "9"})
-    names = [*(("exit-door", name) for name in [*_TABLE, *_RUNGS[:-1]])]
+    names = [*(("exit-door", name) for name in [*_TABLE, _SAME, *_RUNGS[:-1]])]
     first = [(scenario, cell) for scenario, cell, seed in pretended.ran if seed == 5]
     assert first[: len(names)] == names and {scenario for scenario, _ in first[len(names) :]} == {"defi-cascade"}
     assert pretended.ran == [(*each, 5) for each in first] + [(*each, 6) for each in first]

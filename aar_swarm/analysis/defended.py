@@ -118,7 +118,7 @@ class Rung:
 
     label: str
     reaction_ms: float | None
-    """−1: in-line, in the same apply as the match; None: never."""
+    """−1: in-line, in the same apply as the match; −0.5: so, by the supervisor's trigger; None: never."""
     setting: Setting
 
 
@@ -236,7 +236,7 @@ def part_dict(part: Part) -> dict[str, Any]:
         "notes": list(part.notes),
         "ladder": [
             {"label": rung.label, "reaction_ms": rung.reaction_ms if (rung.reaction_ms or 0) >= 0 else None,
-             "in_line": rung.reaction_ms == -1, **figures(rung.setting)}
+             "in_line": rung.reaction_ms is not None and rung.reaction_ms < 0, **figures(rung.setting)}
             for rung in part.rungs
         ],
         "calm": {

@@ -255,7 +255,7 @@ def _between_names(names: list[str], common: Array, alike: Array) -> dict[str, A
         for other in known
         if one < other
         and answered[one, other] >= _FEWEST_ANSWERS
-        and share[one, other] >= min(share[one, one], share[other, other]) - _SAME
+        and share[one, other] >= max(share[one, one], share[other, other]) - _SAME
     ]
     same.sort(key=lambda pair: -float(str(pair["agreement"])))
     return {

@@ -58,6 +58,7 @@ def explanations_of(commands: Array) -> pl.DataFrame:
     before, order = before[explained][by_time], order[explained][by_time]
     names = ("sequence", "account", "order_id", "rule", "heard_ns", *_ACTION)
     columns = {name: np.ascontiguousarray(order[name]) for name in names}
+    columns["heard_ns"] = np.minimum(columns["heard_ns"], order["received_ns"])  # nobody hears later than it is heard
     return pl.DataFrame(
         columns | {word: np.ascontiguousarray(before[name]) for word, name in zip(WORDS, EXPLANATION, strict=True)}
     )
@@ -205,15 +206,18 @@ def _not_reproduced(orders: list[Explained]) -> list[dict[str, Any]]:
     return [found[account] for account in sorted(found)]
 
 
-def judge(recorded: journal.Journal, strategies: list[str], opening_ticks: int) -> dict[str, Any]:
+def judge(
+    recorded: journal.Journal, strategies: list[str], opening_ticks: int, one_clock: bool = True
+) -> dict[str, Any]:
     """The four answers for a journal.
 
-    Args: strategies: of each account, module:Class; opening_ticks: of the main instrument.
+    Args: strategies: of each account, module:Class; opening_ticks: of the main instrument; one_clock: of the venue
+    and all agents; without it no input is held against the journal: when an agent heard something is not known then.
     """
     placed = int((recorded.commands["kind"] == CommandKind.PLACE_ORDER).sum())
     orders = redecided(explanations_of(recorded.commands), strategies)
     facts = JournalFacts(recorded, replay(*recorded).events, opening_ticks)
-    compared, differences = _differences(orders, facts)
+    compared, differences = _differences(orders, facts) if one_clock else (0, [])
     table: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for order in orders:
         row = table[order.strategy, rule_name(order.rule)]
@@ -247,14 +251,20 @@ def explain_run(directory: Path) -> dict[str, Any]:
     Raises: ConfigurationError; JournalError.
     """
     manifest, recorded = open_run(directory)
-    return judge(recorded, strategies_of(manifest), manifest["scenario"]["instrument"]["opening_ticks"])
+    opening_ticks = manifest["scenario"]["instrument"]["opening_ticks"]
+    return judge(recorded, strategies_of(manifest), opening_ticks, manifest["clock_bound_ns"] is not None)
 
 
 def open_run(directory: Path) -> tuple[dict[str, Any], journal.Journal]:
     """Of a run: its manifest and journal. Raises: ConfigurationError; JournalError."""
     if not (directory / results.JOURNAL).is_dir() or not (directory / results.MANIFEST).is_file():
         raise ConfigurationError(results.not_a_run(directory))
-    return results.read_json(directory / results.MANIFEST), journal.read(directory / results.JOURNAL)
+    manifest = results.read_json(directory / results.MANIFEST)
+    if not isinstance(manifest.get("scenario"), dict) or "accounts" not in manifest or "clock_bound_ns" not in manifest:
+        raise ConfigurationError(
+            f"{directory / results.MANIFEST}: does not say who there was; take another copy of the run"
+        )
+    return manifest, journal.read(directory / results.JOURNAL)
 
 
 def _percent(share: float | None) -> str:

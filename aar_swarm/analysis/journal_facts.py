@@ -168,7 +168,8 @@ class JournalFacts:
     def agrees(self, what: Input, value: float, account: int, coin: bool, heard_ns: int) -> bool:
         """Whether the value that an account cites was so, within the time in which it can have known it.
 
-        Args: coin: the decision is about the stablecoin; heard_ns: when the account heard what made it decide.
+        Args: coin: the decision is about the stablecoin; heard_ns: when the account says that it heard what made it
+        decide; not later than the venue received the order.
         """
         fact = what.fact
         if fact is None:

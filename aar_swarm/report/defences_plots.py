@@ -15,7 +15,7 @@ from aar_swarm.report.comparison_plots import Curve
 from aar_swarm.report.comparison_plots import panel as compared_panel
 
 LADDER = DAMAGE[:2]
-_IN_LINE_X, _AT_ONCE_X = 0.06, 0.25
+_IN_LINE_X, _SAME_X, _AT_ONCE_X = 0.03, 0.09, 0.25
 _FIRST_MS, _NEVER_X = 1.0, 40_000.0
 _BREAK_X = (0.5, 16_000.0)
 """Where the scale begins and ends."""
@@ -36,7 +36,7 @@ def place(rung: Rung) -> float:
     if rung.reaction_ms is None:
         return _NEVER_X
     if rung.reaction_ms < 0:
-        return _IN_LINE_X
+        return _IN_LINE_X if rung.reaction_ms == -1 else _SAME_X
     return _AT_ONCE_X if rung.reaction_ms < _FIRST_MS else rung.reaction_ms
 
 

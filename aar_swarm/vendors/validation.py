@@ -38,8 +38,6 @@ class Verdict(NamedTuple):
     model_version: int
     concordance: float
     error_log_p95: float
-    marks_to_price: bool
-    """Marked to twice the price, it values twice as high."""
     silent_when_stale: bool
     passed: bool
 
@@ -54,15 +52,10 @@ def examine(world: VendorWorld, number: int, version: int) -> Verdict:
     concordance = float(alike[apart].mean())
     error = float(np.quantile(np.abs(valued - true), 0.95))
     stopped = VendorWorld(world.config.model_copy(update={"feed_stops_at_s": _FEED_STOPS_S, "fault_bps": 0.0}))
-    marks = _value(stopped, number, 2 * _OPENING_TICKS) > 1.99 * _value(stopped, number, _OPENING_TICKS)
     late_ns = int((_FEED_STOPS_S + SILENT_WITHIN_S) * SECOND)
     silent = Vendor(stopped, number, _OPENING_TICKS).answers(late_ns, 1)[0].withdrawn
-    passed = concordance >= LEAST_CONCORDANCE and error <= LARGEST_ERROR_LOG and marks and silent
-    return Verdict(number + 1, 1, version, round(concordance, 4), round(error, 4), marks, silent, passed)
-
-
-def _value(world: VendorWorld, number: int, opening_ticks: int) -> float:
-    return Vendor(world, number, opening_ticks).answers(0, 1)[0].value_ticks
+    passed = concordance >= LEAST_CONCORDANCE and error <= LARGEST_ERROR_LOG and silent
+    return Verdict(number + 1, 1, version, round(concordance, 4), round(error, 4), silent, passed)
 
 
 def battery(settings: Vendors, version: int) -> list[Verdict]:
