@@ -71,6 +71,8 @@ ROW_FIELDS = [
 
 TARGET = "aar_swarm.agent_process:main"
 _LOGON_RETRY_NS = 2 * clock.SECOND
+_LOGON_LOST_NS = 10 * clock.SECOND
+"""Unanswered for so long, a logon is taken for lost."""
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
 _NOT_ADMITTED = (
@@ -115,7 +117,8 @@ def _topics(kind: type[Strategy], market: Market) -> list[bytes]:
 
 def _give_back_priority() -> None:
     """What the host's relay lends an agent until it has noted a halt."""
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 class AgentProcess:
@@ -134,6 +137,8 @@ class AgentProcess:
         self.models = list(spec["models"])
         self.explains = bool(spec["explains"])
         self.admitted = False
+        self.logons_under_way = 0
+        """Sent and not answered: a refusal is of the model that was asked for last only if there is no other."""
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
@@ -158,6 +163,7 @@ class AgentProcess:
             self.vendor = VendorClient(self.context, model["endpoint"])
             self.venue.watch(self.vendor.socket)
         self.row["vendor"] = declaration.vendor
+        self.logons_under_way += 1
         self.venue.log_on(now_ns, declaration=declaration)
 
     def _on_not_admitted(self, reason: int, now_ns: int) -> None:
@@ -200,8 +206,11 @@ class AgentProcess:
             for tag in due:  # those they set anew wait until the sockets were looked at again
                 self._decide(Timer(tag), now)
             if not self.row["ready_ns"] and now - self.asked_ns > _LOGON_RETRY_NS:
-                self.asked_ns = now
-                self._log_on(now)
+                lost = now - self.asked_ns > _LOGON_LOST_NS
+                if lost or not self.logons_under_way:
+                    self.logons_under_way = 0
+                    self.asked_ns = now
+                    self._log_on(now)
         self.row["shares"] = self.strategy.shares
         self.row["cash"] = self.strategy.cash
         self.row["state"] = AgentState.FINISHED
@@ -243,16 +252,22 @@ class AgentProcess:
     def _take(self, message: Any, heard_ns: int) -> None:
         kind = message.kind
         if kind == wire.MessageKind.HEARTBEAT:
+            if self.board is not None:
+                _give_back_priority()  # lent by a relay that died before it could take it back
             return
         if kind == wire.MessageKind.LOGGED_ON:
             self.admitted = True
+            self.logons_under_way = 0
             if not self.row["ready_ns"]:
                 self.row["ready_ns"] = heard_ns
                 self.row["state"] = AgentState.READY
             return
-        if kind == wire.MessageKind.REFUSED and message.reason in _NOT_ADMITTED and not self.row["ready_ns"]:
-            self._on_not_admitted(message.reason, heard_ns)
-            return
+        if kind == wire.MessageKind.REFUSED and not self.row["ready_ns"]:
+            self.logons_under_way = max(0, self.logons_under_way - 1)
+            if message.reason in _NOT_ADMITTED:
+                if not self.logons_under_way:
+                    self._on_not_admitted(message.reason, heard_ns)
+                return
         if kind == wire.MessageKind.REFUSED:  # to the strategy a rejected order, whoever rejected it
             order = self.strategy.open_orders.get(message.order_id)
             instrument = self.strategy.market.instrument if order is None else order.instrument
