@@ -44,6 +44,7 @@ LENT_S = 0.2
 """Longest that an agent has the priority that it is lent to look at the notice board."""
 _AGAIN_MS = 20
 _LENT_PRIORITY = FIFO_PRIORITY - 1
+_LENT = os.sched_param(_LENT_PRIORITY)
 _TOLD_AT_ONCE = 50  # agents, between two looks for an order to kill
 _ANSWER_TIMEOUT_S = 60.0  # above CONFIRM_S: a kill may be on its way
 
@@ -232,15 +233,16 @@ class _Switch:
     def _tell(self) -> None:
         """Have some of those whom a halt is to be told look at the board."""
         some, self._untold = self._untold[:_TOLD_AT_ONCE], self._untold[_TOLD_AT_ONCE:]
-        for agent in some:
-            descriptor = self._descriptors.get(agent)
-            if descriptor is not None:
-                with contextlib.suppress(OSError):  # it has ended, or nothing may be lent
-                    if self._may_lend:  # first, or it might look and give back what it has not got
-                        signal.pidfd_send_signal(descriptor, 0)  # it is not reaped: the pid is still its own
-                        os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, os.sched_param(_LENT_PRIORITY))
-                        self._lent.append(agent)
-                    signal.pidfd_send_signal(descriptor, signal.SIGURG)
+        told = [(agent, self._descriptors[agent]) for agent in some if agent in self._descriptors]
+        ended = _ended([descriptor for _, descriptor in told])
+        for agent, descriptor in told:
+            if descriptor in ended:  # its pid may be somebody else's
+                continue
+            with contextlib.suppress(OSError):  # it has ended since, or nothing may be lent
+                if self._may_lend:  # first, or it might look and give back what it has not got
+                    os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, _LENT)
+                    self._lent.append(agent)
+                signal.pidfd_send_signal(descriptor, signal.SIGURG)
         if some and not self._untold:
             now_ns = monotonic_ns()
             self._again_ns, self._lent_until_ns = now_ns + _AGAIN_MS * MS, now_ns + int(LENT_S * SECOND)
@@ -303,6 +305,14 @@ class _Switch:
 
     def _say(self, what: Mapping[str, Any]) -> None:
         os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")
+
+
+def _ended(descriptors: list[int]) -> set[int]:
+    """Those of these pidfds whose process has ended: one call for all."""
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poller.poll(0)}
 
 
 def _is_there(descriptor: int) -> bool:

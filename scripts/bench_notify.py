@@ -126,6 +126,8 @@ def told(way: str, agents: int, busy: bool) -> dict[str, float]:
                 "seed": 1,
                 "lease_ns": 600 * SECOND,
                 "market": MARKET._asdict(),
+                "models": [{"declaration": (0, 0, 0), "endpoint": None}],
+                "explains": False,
             }
             host.spawn([(agent, {}) for agent in range(agents)], common)
             _wait(lambda: host.status()["ready"] == agents, "ready")
