@@ -387,8 +387,8 @@ ADMISSION_SCENARIOS = [
         admitting(vendor_flow_bps=5_000, flow_window_ns=100, flow_floor=500),
     ),
     Scenario(
-        # 500 by nobody's model, against its own order; with it 500 of vendor 1 are exactly half. Nor does it help vendor
-        # 1 that its own orders are what it would take: 1,000 of 1,500.
+        # 500 by nobody's model, against its own order; with it 500 of vendor 1 are exactly half. Nor does it help
+        # vendor 1 that its own orders are what it would take: 1,000 of 1,500.
         "who has put the orders there that could be taken does not matter",
         [
             declare(0, flags=4),
@@ -415,8 +415,8 @@ ADMISSION_SCENARIOS = [
         admitting(vendor_flow_bps=5_000, flow_window_ns=100),
     ),
     Scenario(
-        # 2**27 lots at 65,535 are almost 2**43, and 2**26 + 2**12 of them a little more than 2**42: each counts 2**42, so
-        # vendor 1 has exactly half, and one lot more is refused.
+        # 2**27 lots at 65,535 are almost 2**43, and 2**26 + 2**12 of them a little more than 2**42: each counts 2**42,
+        # so vendor 1 has exactly half, and one lot more is refused.
         "an order counts for 2**42 at most",
         [
             declare(0, 1),
