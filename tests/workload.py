@@ -348,8 +348,22 @@ class Day:
             accounts = self.oracle.accounts[: self.accounts]
             absent = [number for number, each in enumerate(accounts) if not (each.logged_on or each.killed)]
             if absent:
-                return self._log_on(self._one_of(absent))
+                return self._log_on(self._one_of(absent)) if self._chance(0.8) else self._successor(absent)
         return self._participant()
+
+    def _successor(self, absent: list[int]) -> Command:
+        """Someone logs off and leaves its orders in the book, if there is anyone, and one of the absent asks for its
+        place."""
+        accounts = self.oracle.accounts[: self.accounts]
+        staying = [number for number, each in enumerate(accounts) if each.logged_on and not each.cancel_on_disconnect]
+        leaving = [number for number in staying if accounts[number].vendor and self.oracle.resting_of(number)]
+        if not leaving:
+            return self._participant()
+        left = self._one_of(leaving)
+        vendor, model, version = accounts[left].vendor, accounts[left].model, accounts[left].model_version
+        asking = self._log_on(self._one_of(absent))
+        self.next.append(asking._replace(target_order_id=vendor, order_type=model, price_ticks=version))
+        return operator_command(CommandKind.LOG_OFF, left, NOBODY)
 
     def _supervisor(self) -> Command:
         """A halt of one or all, a kill, or one of what does not exist; quantity_lots is what was seen."""
