@@ -20,7 +20,7 @@ from exchange.types import (
 )
 from tests.comparison import apply_in_batches, session_of
 from tests.oracle import Oracle
-from tests.oracle_admission import MOST_ORDERS, MOST_WORTH, Entered
+from tests.oracle_admission import MOST_ORDERS, Entered
 from tests.oracle_records import Command, Event
 from tests.scenario_parts import BUY, IOC, SELL, exchange, market, operator, place
 
@@ -134,7 +134,6 @@ class Reached:
             return
         latest, settings = flow[-1], oracle.config.admission
         self.counts["entered of a vendor" if latest.vendor else "entered of no vendor"] += 1
-        self.counts["entered: the most that an order is worth"] += latest.value == MOST_WORTH
         takes = [event for event in events if event.kind == EventKind.ORDER_FILLED]
         self.counts["entered: more than one level"] += len({event.price_ticks for event in takes}) > 1
         multiplier = oracle.instruments[command.instrument].settings.multiplier
@@ -181,8 +180,8 @@ EXPECTED = (
     *("REPLACE_ORDER: explained", "EXPLAIN of an account", "EXPLAIN of nobody"),
     *(f"{each.name}: VENDOR_FLOW_CAP" for each in OrderType if each != OrderType.POST_ONLY),
     *("REPLACE_ORDER: VENDOR_FLOW_CAP", "entered of a vendor", "entered of no vendor", "an order leaves the window"),
-    *("entered: the most that an order is worth", "entered: more than one level", "entered: a replacement"),
-    *("entered: exactly what it took", "entered: more than it took", "entered: above the share, below the floor"),
+    *("entered: more than one level", "entered: a replacement", "entered: exactly what it took"),
+    *("entered: more than it took", "entered: above the share, below the floor"),
     *(f"takes nothing: {each.name}" for each in OrderType),
     *("takes nothing: a replacement", "takes nothing: a FOK that could take a part"),
     *("KILL_VENDOR: PARTICIPANTS_KILLED", "KILL_VENDOR: ORDER_REJECTED", "KILL_VENDOR by a supervisor"),
