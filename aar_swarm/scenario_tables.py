@@ -26,6 +26,7 @@ MAX_AGENTS = 100_000
 MAIN, COIN = 0, 1
 """Numbers of the instruments of [instrument] and [stablecoin]."""
 _Bps = Annotated[int, Field(ge=0, le=10_000)]
+_CapBps = Annotated[int, Field(ge=0, lt=10_000)]
 _MarginBps = Annotated[int, Field(ge=1, le=10_000)]
 _Ticks = Annotated[int, Field(ge=1, lt=1 << 18)]
 _Lots = Annotated[int, Field(ge=0, le=1 << 31)]
@@ -207,9 +208,9 @@ class Admission(Config):
     declaration_required: bool = False
     validated: bool = False
     """Admit only those models of [vendors] that pass the battery of vendors/validation.py before the session."""
-    vendor_agents_bps: _Bps = 0
-    vendor_capital_bps: _Bps = 0
-    vendor_flow_bps: _Bps = 0
+    vendor_agents_bps: _CapBps = 0
+    vendor_capital_bps: _CapBps = 0
+    vendor_flow_bps: _CapBps = 0
     flow_window_ms: _WindowMs = 0.0
     flow_floor: _Cash = 0
 

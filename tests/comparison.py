@@ -117,14 +117,15 @@ def random_case(seed: int) -> tuple[EngineConfig, Mix]:
             messages_per_s=one_of(0, 0, 20, 200),
         )
     accounts = one_of(1, 2, 4, 4, 8, 8, 20)
+    instruments = tuple(instrument() for _ in range(count))
     config = EngineConfig(
-        instruments=tuple(instrument() for _ in range(count)),
+        instruments=instruments,
         accounts=accounts,
         max_orders=one_of(1, 10, 50, 200, 1_000, 1_000, 1_000, 1_000),
         limits=limits,
         remembered_orders=one_of(1, 2, 4, 32, 32, 4_096),
         market_breaker=breakers.market(0.15),
-        **random_admission(rng, accounts, (1, 8, 40, 200, 1_000_000, 10**9)),
+        **random_admission(rng, instruments, accounts, (1, 8, 40, 200, 1_000_000, 10**9)),
     )
     return config, random_mix(rng)
 
@@ -184,7 +185,7 @@ def _breaker_case(rng: np.random.Generator) -> tuple[EngineConfig, Mix]:
         accounts=4,
         max_orders=1_000,
         market_breaker=breakers.market(0.15),
-        **random_admission(rng, 4, tuple(windows_ns)),
+        **random_admission(rng, instruments, 4, tuple(windows_ns)),
     )
     return config, mix
 

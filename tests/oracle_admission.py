@@ -22,7 +22,7 @@ MOST_ORDERS = 65_536
 
 
 class Entered(NamedTuple):
-    """An order that would take."""
+    """An order that could take something."""
 
     time_ns: int
     vendor: int
@@ -58,11 +58,7 @@ class Admission:
         if self.settings.validated is not None and (vendor, model, version) not in self.settings.validated:
             return Reason.NOT_VALIDATED
         everybody = self._participants()
-        members = [
-            number
-            for number, each in enumerate(everybody)
-            if number == c.account or (each.vendor == vendor and (each.logged_on or self.oracle.resting_of(number)))
-        ]
+        members = [number for number in range(len(everybody)) if number == c.account or self._is_there(number, vendor)]
         cap_bps = self.settings.vendor_agents_bps
         if cap_bps and len(members) * BPS > cap_bps * len(everybody):
             return Reason.VENDOR_AGENTS_CAP
@@ -73,15 +69,16 @@ class Admission:
                 return Reason.VENDOR_CAPITAL_CAP
         return Reason.NONE
 
+    def _is_there(self, number: int, vendor: int) -> bool:
+        account = self.oracle.accounts[number]
+        return account.vendor == vendor and bool(account.logged_on or self.oracle.resting_of(number))
+
     def capital(self, account: Account) -> int:
         worth = account.cash
         for instrument, position in zip(self.oracle.instruments, account.positions, strict=True):
             price_ticks = instrument.last_ticks or instrument.index_ticks
-            held, lot = position.quantity_lots, max(instrument.notional(price_ticks, 1), 1)
-            if abs(held) > MOST_WORTH // lot:
-                worth += MOST_WORTH if held > 0 else -MOST_WORTH
-            else:
-                worth += instrument.notional(price_ticks, held)
+            held = instrument.notional(price_ticks, position.quantity_lots)
+            worth += min(max(held, -MOST_WORTH), MOST_WORTH)
             worth = min(max(worth, -MOST_WORTH), MOST_WORTH)
         return max(worth, 0)
 
@@ -143,22 +140,22 @@ class Admission:
         return words
 
     def check_invariants(self) -> None:
-        """Of those who are logged on: each was admitted, and there is room for all of them."""
+        """Of those who are there: each was admitted, and there is room for all of them."""
         everybody = self._participants()
         for each in everybody:
             assert (
                 0 <= each.vendor < VENDORS and 0 <= each.model <= MOST_MODEL and 0 <= each.model_version <= MOST_MODEL
             )
         assert len(self.flow) <= MOST_ORDERS
-        assert all(0 <= each.value <= MOST_WORTH for each in self.flow)
+        assert all(0 < each.value <= MOST_WORTH for each in self.flow)
         if self.settings is None:
             return
-        present = [each for each in everybody if each.logged_on]
-        assert not self.settings.declaration_required or all(each.vendor for each in present)
-        declared = [each for each in present if each.vendor]
-        for each in declared:
-            gate = self.settings.validated
+        there = [each for number, each in enumerate(everybody) if each.logged_on or self.oracle.resting_of(number)]
+        assert not self.settings.declaration_required or all(each.vendor for each in there)
+        for each in there:
+            gate, cap_bps = self.settings.validated, self.settings.vendor_agents_bps
+            if not each.vendor:
+                continue
             assert gate is None or (each.vendor, each.model, each.model_version) in gate
-            members = sum(other.vendor == each.vendor for other in declared)
-            cap_bps = self.settings.vendor_agents_bps
+            members = sum(other.vendor == each.vendor for other in there)
             assert not cap_bps or members * BPS <= cap_bps * len(everybody), "more of one vendor's than the cap allows"

@@ -4,9 +4,10 @@ killed with a vendor. The rules themselves are checked against the oracle (tests
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from exchange import journal, wire
-from exchange.config import AdmissionConfig
+from exchange.config import AdmissionConfig, EngineConfig, InstrumentConfig
 from exchange.replay import replay
 from exchange.types import EXPLANATION, BreakerAction, CommandKind, EventKind, OrderType, Reason, Side
 from exchange.wire import Declaration
@@ -14,6 +15,23 @@ from tests.venues import check_replay, engine, running_venue
 
 FIRST, SECOND = Declaration(1, 1, 1), Declaration(2, 1, 3)
 WORDS = (-50, 60, 2**62, -(2**63), 4607182418800017408, 0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("cap", ["vendor_agents_bps", "vendor_capital_bps", "vendor_flow_bps"])
+def test_a_cap_of_all_is_refused(cap):
+    window = {"flow_window_ns": 1} if cap == "vendor_flow_bps" else {}
+    assert AdmissionConfig(**{cap: 9_999, **window})
+    with pytest.raises(ValidationError, match=f"{cap}\n.*less than 10000"):
+        AdmissionConfig(**{cap: 10_000, **window})
+
+
+def test_a_cap_on_flow_is_refused_where_nobody_takes():
+    flow = AdmissionConfig(vendor_flow_bps=5_000, flow_window_ns=1)
+    continuous, batches = InstrumentConfig(price_levels=64), InstrumentConfig(price_levels=64, batch_interval_ns=10**6)
+    with pytest.raises(ValidationError, match="vendor_flow_bps could never refuse"):
+        EngineConfig(instruments=(batches, batches), accounts=2, admission=flow)
+    assert EngineConfig(instruments=(batches, continuous), accounts=2, admission=flow)
+    assert EngineConfig(instruments=(batches,), accounts=2, admission=AdmissionConfig(vendor_agents_bps=5_000))
 
 
 def admitting(tmp_path: Path, **settings):
@@ -45,6 +63,21 @@ def test_a_vendor_s_cap_refuses_logons_until_one_leaves(tmp_path):
         assert vendors.tolist()[:5] == [1, 1, 2, 0, 1]
         refused = replayed.events[replayed.events["reason"] == Reason.VENDOR_AGENTS_CAP]
         assert refused["account"].tolist() == [2]
+
+
+def test_a_place_is_free_when_nothing_of_its_account_rests(tmp_path):
+    with admitting(tmp_path, vendor_agents_bps=1250) as venue:  # one of eight
+        venue.endow(0)
+        first, second = venue.connection(), venue.connection()
+        first.log_on(0, declaration=FIRST)
+        first.place(1, Side.BUY, 90, 1)
+        first.hear(EventKind.ORDER_ACCEPTED)
+        first.log_off()
+        assert second.log_on(1, declaration=FIRST).reason == Reason.VENDOR_AGENTS_CAP
+        again = venue.connection()
+        assert isinstance(again.log_on(0, declaration=SECOND), wire.LoggedOn)  # with its order it is now of the second
+        assert isinstance(second.log_on(1, declaration=FIRST), wire.LoggedOn)
+        check_replay(venue, venue.stop())
 
 
 def test_a_restarted_venue_keeps_its_caps(tmp_path):
@@ -97,7 +130,7 @@ def test_a_cap_on_capital_counts_what_the_accounts_are_worth(tmp_path):
         check_replay(venue, venue.stop())
 
 
-def test_a_cap_on_flow_refuses_what_would_take_and_lets_what_rests(tmp_path):
+def test_a_cap_on_flow_refuses_what_could_take_and_lets_what_rests(tmp_path):
     with admitting(tmp_path, vendor_flow_bps=5000, flow_window_ns=10**12, flow_floor=1000) as venue:
         for account in (0, 1):
             venue.endow(account)
@@ -110,11 +143,15 @@ def test_a_cap_on_flow_refuses_what_would_take_and_lets_what_rests(tmp_path):
         assert seller.hear(EventKind.ORDER_FILLED)
         seller.place(2, Side.SELL, 100, 1, OrderType.IOC)
         assert seller.hear(EventKind.ORDER_REJECTED).reason == Reason.VENDOR_FLOW_CAP
-        seller.place(3, Side.SELL, 101, 5)
+        seller.place(3, Side.SELL, 101, 11)
         assert seller.hear(EventKind.ORDER_ACCEPTED)
-        maker.place(2, Side.BUY, 101, 11, OrderType.IOC)  # others take 1,111, so its share is below a half again
+        maker.place(2, Side.BUY, 100, 10**4, OrderType.IOC)  # a million that nobody sells changes nothing
         maker.hear(EventKind.ORDER_CANCELLED)
-        seller.place(4, Side.SELL, 100, 1, OrderType.IOC)
+        seller.place(4, Side.SELL, 1, 1, OrderType.IOC)  # nor that it asks for one tick: it would sell at 100
+        assert seller.hear(EventKind.ORDER_REJECTED).reason == Reason.VENDOR_FLOW_CAP
+        maker.place(3, Side.BUY, 101, 12, OrderType.IOC)  # others take 1,111, so 1,100 are below a half
+        maker.hear(EventKind.ORDER_CANCELLED)
+        seller.place(5, Side.SELL, 1, 1, OrderType.IOC)
         assert seller.hear(EventKind.ORDER_FILLED)
         check_replay(venue, venue.stop())
 

@@ -77,7 +77,7 @@ def test_without_a_gate_nothing_is_examined():
         ("shared-brain", {"noise.vendor": "1"}, "first numbers"),
         ("exit-door", {"admission.vendor_flow_bps": "100"}, "go together"),
         ("exit-door", {"admission.flow_floor": "100"}, "could never refuse"),
-        ("exit-door", {"admission.vendor_agents_bps": "10001"}, "less than or equal"),
+        ("exit-door", {"admission.vendor_agents_bps": "10000"}, "vendor_agents_bps: Input should be less than 10000"),
         ("exit-door", {"admission.nothing": "1"}, "unknown setting"),
         ("exit-door", {"explanations": "perhaps"}, "explanations"),
     ],

@@ -348,8 +348,51 @@ class Day:
             accounts = self.oracle.accounts[: self.accounts]
             absent = [number for number, each in enumerate(accounts) if not (each.logged_on or each.killed)]
             if absent:
-                return self._log_on(self._one_of(absent))
+                return self._log_on(self._one_of(absent)) if self._chance(0.8) else self._successor(absent)
+        if self.config.admission and self.config.admission.vendor_flow_bps and self._chance(0.2):
+            return self._walk()
         return self._participant()
+
+    def _successor(self, absent: list[int]) -> Command:
+        """Someone logs off and leaves its orders in the book, if there is anyone, and one of the absent asks for its
+        place."""
+        accounts = self.oracle.accounts[: self.accounts]
+        staying = [number for number, each in enumerate(accounts) if each.logged_on and not each.cancel_on_disconnect]
+        leaving = [number for number in staying if accounts[number].vendor and self.oracle.resting_of(number)]
+        if not leaving:
+            return self._participant()
+        left = self._one_of(leaving)
+        vendor, model, version = accounts[left].vendor, accounts[left].model, accounts[left].model_version
+        asking = self._log_on(self._one_of(absent))
+        self.next.append(asking._replace(target_order_id=vendor, order_type=model, price_ticks=version))
+        return operator_command(CommandKind.LOG_OFF, left, NOBODY)
+
+    def _walk(self) -> Command:
+        """An order for what rests at the best prices, a lot more or less, up to the last of them, a tick more or less;
+        now and then it is one of those that rest, moved there."""
+        order = self._order()
+        moved = self._some_order() if self._chance(0.4) else None
+        if moved is not None:
+            order = order._replace(instrument=moved.instrument, side=moved.side)
+        maker_prices = self.oracle.instruments[order.instrument].queues[1 - order.side]
+        best_first = sorted(maker_prices, reverse=order.side == Side.SELL)[: self._between(1, 4)]
+        if not best_first:
+            return order
+        settings = self.instruments[order.instrument]
+        there_lots = sum(each.leaves_lots for price in best_first for each in maker_prices[price])
+        lots = there_lots + self._between(-1, 1) + (moved.filled_lots if moved is not None else 0)
+        price_ticks = min(max(best_first[-1] + self._between(-1, 1), 1), settings.price_levels - 1)
+        order = order._replace(quantity_lots=min(max(lots, 1), settings.max_quantity_lots), price_ticks=price_ticks)
+        if moved is None:
+            kind = self._one_of([OrderType.LIMIT, OrderType.IOC, OrderType.FOK, OrderType.MARKET])
+            return order._replace(order_type=kind, price_ticks=0 if kind == OrderType.MARKET else price_ticks)
+        return order._replace(
+            kind=CommandKind.REPLACE_ORDER,
+            account=moved.account,
+            order_id=self._next_id(moved.account),
+            target_order_id=moved.order_id,
+            order_type=OrderType.LIMIT,
+        )
 
     def _supervisor(self) -> Command:
         """A halt of one or all, a kill, or one of what does not exist; quantity_lots is what was seen."""

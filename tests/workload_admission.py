@@ -4,11 +4,12 @@ Most venues have no caps, and of the others most participants get in and trade: 
 compared any more.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from exchange.config import AdmissionConfig
+from exchange.config import AdmissionConfig, InstrumentConfig
 from exchange.types import MAX_VENDORS
 from tests.oracle_records import Command
 
@@ -22,7 +23,9 @@ MODELS = tuple(
 )
 
 
-def random_admission(rng: np.random.Generator, accounts: int, windows_ns: tuple[int, ...]) -> dict[str, Any]:
+def random_admission(
+    rng: np.random.Generator, instruments: Sequence[InstrumentConfig], accounts: int, windows_ns: tuple[int, ...]
+) -> dict[str, Any]:
     """Settings of an EngineConfig: none most of the time."""
 
     def one_of(*values: int) -> int:
@@ -33,6 +36,9 @@ def random_admission(rng: np.random.Generator, accounts: int, windows_ns: tuple[
         return settings
     admission: dict[str, Any] = {}
     which = one_of(1, 2, 4, 4, 8, 8, 8, 16, 16, 16, 31, 6, 12, 20, 24)
+    if all(each.batch_interval_ns for each in instruments):
+        # Where nobody takes there is no flow to cap.
+        which = which & ~8 or 4
     if which & 1:
         admission["declaration_required"] = True
     if which & 2:
@@ -43,13 +49,13 @@ def random_admission(rng: np.random.Generator, accounts: int, windows_ns: tuple[
     if which & 4:
         admission["vendor_agents_bps"] = one_of(
             1,
-            *(min(10_000, members * 10_000 // accounts + more) for members in (1, 1, 2, 3) for more in (0, 1)),
-            10_000,
+            *(min(9_999, members * 10_000 // accounts + more) for members in (1, 1, 2, 3) for more in (0, 1)),
+            9_999,
         )
     if which & 16:
-        admission["vendor_capital_bps"] = one_of(500, 2_000, 3_000, 3_000, 5_000, 5_000, 8_000, 10_000)
+        admission["vendor_capital_bps"] = one_of(500, 2_000, 3_000, 3_000, 5_000, 5_000, 8_000, 9_999)
     if which & 8:
-        admission["vendor_flow_bps"] = one_of(1, 500, 2_000, 3_000, 3_000, 5_000, 5_000, 8_000, 9_999, 10_000)
+        admission["vendor_flow_bps"] = one_of(1, 500, 2_000, 3_000, 3_000, 5_000, 5_000, 8_000, 9_999)
         admission["flow_window_ns"] = one_of(*windows_ns)
         admission["flow_floor"] = one_of(0, 1, 500, 10_000, 100_000, 1 << 30, 1 << 43, 1 << 60)
     settings["admission"] = AdmissionConfig(**admission)

@@ -157,7 +157,7 @@ def random_money_case(seed: int) -> tuple[EngineConfig, Mix]:
         )
         if has_coin
         else None,
-        **random_admission(rng, accounts, (1, MS, 5 * MS, 50 * MS)),
+        **random_admission(rng, instruments, accounts, (1, MS, 5 * MS, 50 * MS)),
     )
     mix = random_mix(rng)
     mix = Mix(**{**vars(mix), "standing_still": float(rng.choice([0.3, 0.6, 0.9])), "limit": 0.005, "operator": 0.01})
