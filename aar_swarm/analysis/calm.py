@@ -21,6 +21,7 @@ ADMISSION_REASONS = (
     Reason.VENDOR_CAPITAL_CAP,
     Reason.UNDECLARED,
     Reason.NOT_VALIDATED,
+    Reason.DECLARED_OTHERWISE,
 )
 """Why a defence refuses a logon."""
 ORDER_REASONS = (
