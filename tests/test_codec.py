@@ -40,7 +40,7 @@ FORMATS = {  # lead byte: bytes, signed
 def decoded(frame: bytes) -> list[int] | None:
     buffer = np.zeros(512, np.uint8)
     buffer[: len(frame)] = np.frombuffer(frame, np.uint8)
-    values = np.zeros(16, np.int64)
+    values = np.zeros(wire.MAX_MESSAGE_BYTES, np.int64)
     count = decode(buffer, len(frame), values)
     return None if count < 0 else values[:count].tolist()
 

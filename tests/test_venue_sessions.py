@@ -162,6 +162,7 @@ def test_there_are_as_many_sessions_as_the_venue_may_have(tmp_path):
         third = venue.connection()
         assert third.log_on(2).reason == Reason.TOO_MANY_SESSIONS
         sessions[0].log_off()
+        wait_for_status(venue, lambda status: status.logged_on == 1, "one has left")
         assert third.log_on(2).account == 2
         assert sessions[0].log_on(0).reason == Reason.TOO_MANY_SESSIONS
         assert venue.status().logged_on == 2
