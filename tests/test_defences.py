@@ -29,6 +29,7 @@ from aar_swarm.report.defences_table import defences_tables
 from aar_swarm.results import Run
 from aar_swarm.runner import RunFailed, prepare
 from aar_swarm.scenario import calm_settings, defence_settings, load_scenario, scenario_names
+from aar_swarm.versions import versions
 from exchange.errors import ConfigurationError
 from tests.runs import aar, is_one_line, summary_of
 
@@ -81,7 +82,7 @@ class Pretended:
         chosen, agents = prepare(scenario, breaker=breaker, seed=seed, settings=settings, size=size)
         manifest = {
             "scenario": chosen.model_dump(), "agents": agents, "seed": seed, "cores": 2, "hosts": [{}],
-            "scheduling": "SCHED_OTHER", "versions": {"aar-swarm": "0"}, "started_utc": f"20260101-00000{seed}",
+            "scheduling": "SCHED_OTHER", "versions": versions(), "started_utc": f"20260101-00000{seed}",
         }  # fmt: skip
         fall = _drawdown(breaker, settings, seed)
         watched = bool(settings.get("supervisor.watching"))
@@ -160,8 +161,8 @@ def test_every_scenario_says_what_its_defences_are(name: str) -> None:
         for cell in (*plan.cells, plan.calm):
             chosen = load_scenario(name, cell.breaker, cell.sets, size)
             watching = chosen.supervisor is not None and chosen.supervisor.watching
-            assert watching == (cell.name not in ("none", "breaker", "diversity", "explained"))
-            assert (chosen.breaker is not None) == (cell.name in ("breaker", "all", CALM))
+            assert watching == (cell.name not in ("none", "breaker", "diversity", "explained", _SAME))
+            assert (chosen.breaker is not None) == (cell.name in ("breaker", "all", CALM, _SAME))
 
 
 def test_all_is_the_union_of_what_there_is_and_the_rest_is_named(door: str) -> None:
@@ -231,13 +232,13 @@ def test_it_goes_on_after_an_interruption_with_what_is_missing(pretended: Preten
     pretended.interrupted_at = 12
     with pytest.raises(KeyboardInterrupt):
         measure_defences([door], 2, out=out)
-    assert json.loads((out / JSON).read_text())["missing"] == 9  # written when the first repeat was complete
+    assert json.loads((out / JSON).read_text())["missing"] == 10  # written when the first repeat was complete
     before, pretended.interrupted_at, pretended.ran = list(pretended.ran), None, []
     told = Told()
     found = measure_defences(out=out, progress=told)  # the study knows what it is
-    assert len(before) == 12 and len(pretended.ran) == 6 and not set(before) & set(pretended.ran)
-    assert "12 of 18 runs are there already" in told.said and found.missing == 0
-    assert any(re.search(r"run 14 of 18: exit-door, .*, seed 2; 5 to go, about \d+ min", text) for text in told.said)
+    assert len(before) == 12 and len(pretended.ran) == 8 and not set(before) & set(pretended.ran)
+    assert "12 of 20 runs are there already" in told.said and found.missing == 0
+    assert any(re.search(r"run 14 of 20: exit-door, .*, seed 2; 7 to go, about \d+ min", text) for text in told.said)
 
 
 def test_a_finished_one_only_writes_its_pages_again(pretended: Pretended, tmp_path: Path, door: str) -> None:
@@ -257,7 +258,7 @@ def test_runs_of_other_settings_are_made_again(pretended: Pretended, tmp_path: P
     own.write_text(own.read_text().replace("depth_bps = 1000", "depth_bps = 900"))
     (out / "exit-door" / "none,seed=1" / "summary.json").write_text('{"half')
     measure_defences(out=out)
-    assert len(pretended.ran) == 9  # the supervisor's settings are in every manifest
+    assert len(pretended.ran) == 10  # the supervisor's settings are in every manifest
     pretended.ran.clear()
     measure_defences(out=out, repeats=2, calm=1)
     assert {seed for _, cell, seed in pretended.ran if cell != CALM} == {2}
@@ -297,13 +298,13 @@ def test_a_failed_run_is_told_and_tried_again(drawing: Pretended, tmp_path: Path
     out = tmp_path / "all"
     drawing.failing = {("supervisor", 1)}
     found = measure_defences([door], 2, out=out)
-    assert len(drawing.ran) == 18 and len(found.failures) == 1
+    assert len(drawing.ran) == 20 and len(found.failures) == 1
     kept = json.loads((out / JSON).read_text())
     results = kept["results"]["exit-door"]
     assert results["failures"] == [{"cell": "supervisor", "seed": 1, "reason": "a host was lost; its log is gone"}]
     assert (results["cells"]["supervisor"]["runs"], results["cells"]["supervisor"]["failed"]) == (1, 1)
     table = pl.read_parquet(out / TABLE)
-    assert table.height == 18 and table["failure"].null_count() == 17
+    assert table.height == 20 and table["failure"].null_count() == 19
     assert "Failed: exit-door, supervisor, seed 1: a host was lost" in _printed(found)
     assert "a host was lost" in _without_scripts(out / PAGE)
     drawing.failing, drawing.ran = set(), []
