@@ -274,11 +274,8 @@ class AgentProcess:
             message = _rejected(message.sequence, message.time_ns, instrument, message.order_id, message.reason)
         if kind == SIGNAL and not self.row["signal_heard_ns"]:
             self.row["signal_heard_ns"] = heard_ns
-        elif kind == HALTED:
-            if not self.row["halt_heard_ns"]:
-                self.row["halt_heard_ns"] = heard_ns
-            if self.board is not None:
-                _give_back_priority()  # also if the relay died between lending it and signalling
+        elif kind == HALTED and not self.row["halt_heard_ns"]:
+            self.row["halt_heard_ns"] = heard_ns
         elif kind == CLOSED:
             self.row["close_heard_ns"] = self.closed_ns = heard_ns
             self.timers.clear()

@@ -148,6 +148,7 @@ def asked_for(directory: Path, given: Given) -> Asked:
     return replace(
         before,
         scenarios=tuple(dict.fromkeys([*before.scenarios, *given.scenarios])),
+        tables=before.tables or (bool(given.scenarios) and not (given.ladder or given.calm)),
         repeats=given.repeats or before.repeats,
         ladder=before.ladder or given.ladder,
         calm=given.calm or before.calm,

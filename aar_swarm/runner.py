@@ -234,7 +234,7 @@ class _Run:
         self.vendor_processes = vendors.count_processes(scenario)
         self.models: list[list[dict[str, Any]]] = []
         """Of each account: what it tries to log on with."""
-        self.scenario, self.verdicts = vendors.examined(scenario)
+        self.verdicts = vendors.examined(scenario)
         self._host_key = vendors.key_numbers(scenario, agents).stop
 
     def perform(self) -> Run:
@@ -316,8 +316,9 @@ class _Run:
     def _start_venue(self, nodes: list[placement.Node]) -> dict[str, Any]:
         log = str(self.directory / LOG) if self.address is None else None
         self.venue = placement.place_venue(nodes, log)
+        validated = [verdict.declaration for verdict in self.verdicts if verdict.passed]
         config = {
-            "engine": self.scenario.engine_config(self.agents).model_dump(),
+            "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
             "max_sessions": self.agents,

@@ -7,7 +7,7 @@ what is allowed.
 
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -85,8 +85,6 @@ class Scenario(Config):
     admission: Admission = Admission()
     explanations: Literal["off", "carried", "required"] = "carried"
     """Whether orders carry the inputs of their decisions, and whether the venue refuses those that do not."""
-    validated: list[tuple[int, int, int]] = Field(default_factory=list)
-    """What passed the gate, once it was asked: (vendor, model, version)."""
     breaker: Breaker | None
     """The one in force; None: off."""
     breaker_name: str
@@ -184,7 +182,8 @@ class Scenario(Config):
     def instruments(self) -> list[Instrument | Stablecoin]:
         return [self.instrument, *([self.stablecoin] if self.stablecoin else [])]
 
-    def engine_config(self, agents: int) -> EngineConfig:
+    def engine_config(self, agents: int, validated: Sequence[tuple[int, int, int]] = ()) -> EngineConfig:
+        """validated: (vendor, model, version) of those that passed the gate, if there is one."""
         has_oracle = self.lending is not None
         breaker = self.breaker.in_ns() if self.breaker else BreakerConfig()
         instruments = [self.instrument.config(breaker, has_oracle)]
@@ -198,7 +197,7 @@ class Scenario(Config):
             margin=self.margin.config() if self.margin else None,
             lending=self.lending.config() if self.lending else None,
             stablecoin=self.stablecoin.facility() if self.stablecoin else None,
-            admission=self.admission.config(self.validated),
+            admission=self.admission.config(validated),
             explanations_required=self.explanations == "required",
         )
 
@@ -421,7 +420,7 @@ def _check_facilities(scenario: Scenario) -> None:
         ("lending", scenario.lending.config if scenario.lending else None),
         ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
         ("supervisor", scenario.supervisor.config if scenario.supervisor else None),
-        ("admission", lambda: scenario.admission.config([])),
+        ("admission", scenario.admission.config),
     ):
         with _told(where):
             if build is not None:

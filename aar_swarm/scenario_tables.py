@@ -3,6 +3,7 @@
 Times are in ms here and in ns there. scenario.py reads the file and checks what concerns several tables.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -214,7 +215,7 @@ class Admission(Config):
     flow_window_ms: _WindowMs = 0.0
     flow_floor: _Cash = 0
 
-    def config(self, validated: list[tuple[int, int, int]]) -> AdmissionConfig | None:
+    def config(self, validated: Sequence[tuple[int, int, int]] = ()) -> AdmissionConfig | None:
         """validated: (vendor, model, version) of those that passed; used if there is a gate."""
         if self == Admission():
             return None

@@ -116,7 +116,7 @@ def _policies(scenario: Scenario, carries: bool) -> list[tuple[str, str, dict[st
     except ConfigurationError:  # a scenario of one's own, in a file that the run does not name
         chosen = {}
     caps = {key.removeprefix("admission."): value for key, value in chosen.items() if key.startswith("admission.")}
-    admission = Admission.model_validate({**scenario.admission.model_dump(), **caps, "validated": False}).config([])
+    admission = Admission.model_validate({**scenario.admission.model_dump(), **caps, "validated": False}).config()
     if admission is not None:
         found.append(("diversity", "the scenario's caps on one vendor's models", {"admission": admission.model_dump()}))
     if carries:

@@ -1,7 +1,7 @@
 """A holder of shares who, on bad news, computes its own best exit as if it were alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Annotated, ClassVar
@@ -47,39 +47,25 @@ def planned_holding(lots: int, horizon_s: float, steps: int, urgency: float) -> 
     return tuple(int(held) for held in np.round(schedule(lots, horizon_s, steps, urgency)))
 
 
-def _slice(due: int, planned: int, overdue: bool) -> Choice | None:
+def due_slice(due: int, planned: int, overdue: bool) -> Choice | None:
     """What is due, as what was planned or as more than that, which are two rules."""
     return sell(OrderType.MARKET, 0, due) if due > 0 and overdue == (due > planned) else None
 
 
-def _due(
-    news_bps: int, before_bps: float, shares: int, working_lots: int, held: tuple[int, ...], step: int, overdue: bool
-) -> Choice | None:
-    if before_bps + news_bps >= 0:
-        return None
-    return _slice(shares - working_lots - held[step], held[step - 1] - held[step], overdue)
+def _exit(overdue: bool) -> Callable[..., Choice | None]:
+    """Once the news has made the expected return negative: what is due of the plan's step. overdue: more than the
+    step's own, as an earlier one could not be sold."""
 
+    def choose(
+        news_bps: int, before_bps: float, shares: int, working_lots: int, lots: int, horizon_s: float, steps: int,
+        urgency: float, step: int,
+    ) -> Choice | None:  # fmt: skip
+        if before_bps + news_bps >= 0 or not 0 < step <= steps <= MAX_STEPS:
+            return None
+        held = planned_holding(lots, horizon_s, steps, urgency)
+        return due_slice(shares - working_lots - held[step], held[step - 1] - held[step], overdue)
 
-def exit_slice(
-    news_bps: int, before_bps: float, shares: int, working_lots: int, lots: int, horizon_s: float, steps: int,
-    urgency: float, step: int,
-) -> Choice | None:  # fmt: skip
-    """Once the news has made the expected return negative: what is due of the plan's step."""
-    if not 0 < step <= steps <= MAX_STEPS:
-        return None
-    held = planned_holding(lots, horizon_s, steps, urgency)
-    return _due(news_bps, before_bps, shares, working_lots, held, step, overdue=False)
-
-
-def exit_overdue(
-    news_bps: int, before_bps: float, shares: int, working_lots: int, lots: int, horizon_s: float, steps: int,
-    urgency: float, step: int,
-) -> Choice | None:  # fmt: skip
-    """The same, when that is more than the step's own: an earlier one could not be sold."""
-    if not 0 < step <= steps <= MAX_STEPS:
-        return None
-    held = planned_holding(lots, horizon_s, steps, urgency)
-    return _due(news_bps, before_bps, shares, working_lots, held, step, overdue=True)
+    return choose
 
 
 _INPUTS = (
@@ -102,8 +88,8 @@ def _news(v: SimpleNamespace) -> str:
     )
 
 
-EXIT = Decision(exit_slice, _INPUTS, _news)
-EXIT_OVERDUE = Decision(exit_overdue, _INPUTS, lambda v: f"{_news(v)}, with what earlier steps could not sell")
+EXIT = Decision(_exit(overdue=False), _INPUTS, _news)
+EXIT_OVERDUE = Decision(_exit(overdue=True), _INPUTS, lambda v: f"{_news(v)}, with what earlier steps could not sell")
 
 
 class Holder(Strategy):

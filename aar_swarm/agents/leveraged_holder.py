@@ -1,7 +1,7 @@
 """A holder on margin who, when the news is bad, asks whether the others will leave before it is liquidated."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Annotated, ClassVar
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aar_swarm.agents.base import MARGIN_CALLED, SIGNAL, Action, Event, Notice, Plan, Rule, Timer
 from aar_swarm.agents.decision import Choice, Decision, Fact, own, private, public, sell
-from aar_swarm.agents.holder import Holder, HolderParams, _slice
+from aar_swarm.agents.holder import Holder, HolderParams, due_slice
 from aar_swarm.theory import regime_threshold
 from exchange.config import Config
 from exchange.types import OrderType, Side
@@ -32,24 +32,19 @@ def wants_out(expected_bps: float, signal: float, threshold: float) -> bool:
     return expected_bps < 0 or signal < threshold
 
 
-def leave_early(
-    news_bps: int, expected_bps: float, signal: float, threshold: float, shares: int, working_lots: int,
-    planned_before_lots: int, planned_lots: int,
-) -> Choice | None:  # fmt: skip
-    """What its plan says is due, once it wanted out."""
-    if not wants_out(expected_bps, signal, threshold):
-        return None
-    return _slice(shares - working_lots - planned_lots, planned_before_lots - planned_lots, overdue=False)
+def _leave(overdue: bool) -> Callable[..., Choice | None]:
+    """What its plan says is due, once it wanted out. overdue: more than the step's own, as an earlier one could not be
+    sold."""
 
+    def choose(
+        news_bps: int, expected_bps: float, signal: float, threshold: float, shares: int, working_lots: int,
+        planned_before_lots: int, planned_lots: int,
+    ) -> Choice | None:  # fmt: skip
+        if not wants_out(expected_bps, signal, threshold):
+            return None
+        return due_slice(shares - working_lots - planned_lots, planned_before_lots - planned_lots, overdue)
 
-def leave_overdue(
-    news_bps: int, expected_bps: float, signal: float, threshold: float, shares: int, working_lots: int,
-    planned_before_lots: int, planned_lots: int,
-) -> Choice | None:  # fmt: skip
-    """The same, when that is more than the step's own: an earlier one could not be sold."""
-    if not wants_out(expected_bps, signal, threshold):
-        return None
-    return _slice(shares - working_lots - planned_lots, planned_before_lots - planned_lots, overdue=True)
+    return choose
 
 
 def answer_margin_call(
@@ -86,8 +81,10 @@ def _fear(v: SimpleNamespace) -> str:
     return f"{why}, and its plan is to hold {v.planned_lots} of {v.shares} now"
 
 
-_LEAVE_EARLY = Decision(leave_early, _INPUTS, _fear)
-_LEAVE_OVERDUE = Decision(leave_overdue, _INPUTS, lambda v: f"{_fear(v)}, with what earlier steps could not sell")
+_LEAVE_EARLY = Decision(_leave(overdue=False), _INPUTS, _fear)
+_LEAVE_OVERDUE = Decision(
+    _leave(overdue=True), _INPUTS, lambda v: f"{_fear(v)}, with what earlier steps could not sell"
+)
 _ANSWER_MARGIN_CALL = Decision(
     answer_margin_call,
     (

@@ -39,13 +39,11 @@ def resolved(scenario: Scenario, seed: int) -> Scenario:
     return scenario.model_copy(update={"vendors": vendors})
 
 
-def examined(scenario: Scenario) -> tuple[Scenario, list[Verdict]]:
-    """The scenario with the models that pass the battery, where it has a gate, and what the battery found."""
+def examined(scenario: Scenario) -> list[Verdict]:
+    """What the battery found of each vendor's model, where the scenario has a gate."""
     if scenario.vendors is None or not scenario.admission.validated:
-        return scenario, []
-    found = battery(scenario.vendors, SOUND)
-    passed = [(each.vendor, each.model, each.model_version) for each in found if each.passed]
-    return scenario.model_copy(update={"validated": passed}), found
+        return []
+    return battery(scenario.vendors, SOUND)
 
 
 def count_processes(scenario: Scenario) -> int:

@@ -41,6 +41,10 @@ class Verdict(NamedTuple):
     silent_when_stale: bool
     passed: bool
 
+    @property
+    def declaration(self) -> tuple[int, int, int]:
+        return self.vendor, self.model, self.model_version
+
 
 def examine(world: VendorWorld, number: int, version: int) -> Verdict:
     """Put vendor `number` (from 0) to the battery."""
