@@ -17,6 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.host import AgentHost
+from cluster.priority import before_agents, go_before_agents
 from cluster.venue import VenueKeeper
 from exchange.errors import ConfigurationError
 
@@ -82,7 +83,7 @@ def ray_session(address: str | None, temporary: str) -> Iterator[list[Node]]:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RayDidNotStart(f"Ray did not start: {reason}") from None
         try:
-            yield [
+            found = [
                 Node(
                     node["NodeID"],
                     node["NodeManagerAddress"],
@@ -92,6 +93,8 @@ def ray_session(address: str | None, temporary: str) -> Iterator[list[Node]]:
                 for node in ray.nodes()
                 if node["Alive"]
             ]
+            with before_agents():
+                yield found
         finally:
             ray.shutdown()
 
@@ -123,6 +126,22 @@ def check_address(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigurationError(f"--address {address}: {reason}; is a Ray cluster running there?") from None
+
+
+class _VenueActor(VenueKeeper):
+    """The keeper as a process of its own."""
+
+    def __init__(self, log_path: str | None) -> None:
+        go_before_agents()
+        super().__init__(log_path)
+
+
+class _HostActor(AgentHost):
+    """The host as a process of its own."""
+
+    def __init__(self, *arguments: Any) -> None:
+        go_before_agents()
+        super().__init__(*arguments)
 
 
 class Actor:
@@ -163,13 +182,13 @@ class Actor:
 def place_venue(nodes: list[Node], log_path: str | None) -> Actor:
     """The venue's keeper: on the node with the resource `exchange`, else on the first."""
     node = next((node for node in nodes if node.has_venue_resource), nodes[0])
-    return Actor(VenueKeeper, node, "the venue actor", log_path)
+    return Actor(_VenueActor, node, "the venue actor", log_path)
 
 
 def place_host(
     node: Node, target: str, preload: list[str], row_fields: list[Any], capacity: int, log_path: str | None
 ) -> Actor:
-    return Actor(AgentHost, node, "the host actor", target, preload, row_fields, capacity, log_path)
+    return Actor(_HostActor, node, "the host actor", target, preload, row_fields, capacity, log_path)
 
 
 def divide(count: int, nodes: list[Node]) -> list[int]:
