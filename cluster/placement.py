@@ -135,6 +135,11 @@ class _VenueActor(VenueKeeper):
         go_before_agents()
         super().__init__(log_path)
 
+    def start(self, *arguments: Any) -> dict[str, Any]:
+        said = super().start(*arguments)
+        go_before_agents()  # once more: libzmq started its thread with the class that glibc remembered
+        return said
+
 
 class _HostActor(AgentHost):
     """The host as a process of its own."""

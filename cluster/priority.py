@@ -4,31 +4,33 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-_FIRST = -20
+LOWEST = os.sched_param(1)
+"""Of the real-time priorities: before all that is ordinary, after the venue, the supervisor and the kill switch."""
 
 
 def go_before_agents() -> None:
-    """Let every thread of this process be scheduled before ordinary ones (nice -20), where that is permitted.
+    """Give every thread of this process the lowest real-time priority, where that is permitted.
 
-    For those who keep the session's time and its processes, and compute next to nothing: behind a thousand agents
-    that try again without a pause each of their messages would wait for seconds, and the session close late.
+    For those who keep the session's time and its processes, and compute next to nothing: behind a thousand agents that
+    try again without a pause each of their messages would wait for seconds, and the session close late. A nice value
+    would not do: it counts within a session of processes only (autogroups), and the venue takes whole cores. All
+    threads, as one that is left behind may hold the interpreter's lock.
     """
-    _renice(_FIRST)
+    _schedule(os.SCHED_FIFO, LOWEST)
 
 
 @contextlib.contextmanager
 def before_agents() -> Iterator[None]:
     """`go_before_agents` for a while: for a process that is somebody's own, a notebook's for example."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    _renice(_FIRST)
+    go_before_agents()
     try:
         yield
     finally:
-        _renice(before)
+        _schedule(os.SCHED_OTHER, os.sched_param(0))
 
 
-def _renice(nice: int) -> None:
+def _schedule(policy: int, parameter: os.sched_param) -> None:
     """All threads that there are; later ones have it of the thread that starts them."""
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(PermissionError, ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
+            os.sched_setscheduler(int(thread), policy, parameter)

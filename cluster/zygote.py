@@ -256,10 +256,8 @@ def _prepare(control: socket.socket, board_fd: int) -> _Zygote:
 def _outrank_agents() -> str:
     """Take real-time priority if permitted, agents not inheriting it; returns the scheduling class."""
     try:
-        # Resets what its maker's nice value was, too.
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))
     except OSError:
-        os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
         return "normal"
     return "SCHED_FIFO"
 

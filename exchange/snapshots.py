@@ -277,7 +277,7 @@ def _be_ordinary() -> None:
     """Leave the venue's real-time class, and go with the venue."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    os.nice(10)
 
 
 def main(directory: Path) -> int:
