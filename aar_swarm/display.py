@@ -1,6 +1,7 @@
 """The command line's progress, on standard error: a bar while agents start, a bar while the session lasts."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
@@ -33,7 +34,7 @@ class Display(Progress):
 
     def stage(self, text: str) -> None:
         self._end_task()
-        self._console.print(f"[dim]·[/dim] {text}", highlight=False)
+        self._console.print(f"[dim]·[/dim] {escape(text)}", highlight=False)
 
     def agents(self, ready: int, total: int) -> None:
         self._show("agents ready", ready, total, f"{ready:,} of {total:,}")

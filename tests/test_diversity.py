@@ -11,6 +11,7 @@ from aar_swarm.analysis.diversity import (
     effective_number,
     herfindahl,
     homogenisation,
+    losses_in_windows,
     lsv,
     of_run,
 )
@@ -49,6 +50,15 @@ def test_failing_together_is_told_from_failing_alone():
     alone = np.array([[True, True], [True, False], [False, True], [False, False]])
     assert homogenisation(together) == 2 and homogenisation(alone) == 1
     assert homogenisation(np.array([[True, False], [False, False]])) is None
+
+
+def test_a_loss_is_of_what_one_held_and_of_what_one_paid_too_much():
+    mids = np.array([100.0, 90.0, 90.0, 95.0])
+    held = np.array([10, 0, -10])
+    lots = np.array([[0, 0, 0], [0, 2, 0], [0, 0, 10]])
+    paid = np.array([[0, 0, 0], [0, 2 * 91, 0], [0, 0, 10 * 96]])  # bought above the mid
+    expected = [[True, False, False], [False, True, False], [False, False, True]]
+    assert losses_in_windows(held, lots, paid, mids).tolist() == expected
 
 
 def test_agreement_counts_the_last_answer_to_each_common_message():
@@ -95,6 +105,8 @@ def test_a_run_is_audited(finished, aar_here):
     found = of_run(load(directory))
     assert found["declared"]["largest"] == "crowd of vendor 1"
     assert found["declared"]["hhi"] == pytest.approx(herfindahl([6, 4, 4, 26]), abs=0.1)  # of the forty
+    outcomes = found["outcomes"]
+    assert outcomes["windows"] >= 2 and outcomes["names"] >= 2 and outcomes["pairs"] > 1  # all of them hold the asset
     assert found["order_flow"]["largest"] in ("crowd of vendor 1", "makers", "value", "noise")
     with pytest.raises(ConfigurationError, match="--window-ms"):
         of_run(load(directory), window_ms=0)

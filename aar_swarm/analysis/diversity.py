@@ -7,6 +7,7 @@ Reads frames; knows nothing of processes. Formulas in docs/diversity.md.
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,18 @@ def homogenisation(failed: Array) -> float | None:
     return float(failed.all(axis=1).mean() / alone.prod())
 
 
+def losses_in_windows(held: Array, lots: Array, paid: Array, mids: Array) -> Array:
+    """bool[w, n]: whether each of n lost in each of w windows, marked to mid.
+
+    Args: held: int64[n]: lots at the beginning; lots, paid: int64[w, n]: bought less sold, and what was paid for it in
+    ticks × lots; mids: float64[w + 1]: at the windows' edges, in ticks.
+    """
+    at_start = held + np.cumsum(lots, axis=0) - lots
+    gains = at_start * np.diff(mids)[:, None] + lots * mids[1:, None] - paid
+    failed: Array = gains < 0
+    return failed
+
+
 def agreement(accounts: Array, causes: Array, actions: Array) -> tuple[Array, sparse.csr_matrix, sparse.csr_matrix]:
     """Pairwise agreement on the same inputs.
 
@@ -154,6 +167,7 @@ def of_run(run: Run, window_ms: float = 100.0, since_signal: bool = True) -> dic
         "declared": _concentration(Counter(named.values())),
         "order_flow": _concentration(flow),
         "herding": _herding_of(run.trades.filter(pl.col("time_ns") >= start_ns), start_ns, window_ms),
+        "outcomes": _outcomes(run, named, start_ns, window_ms),
         "behaviour": _behaviour(decisions, named),
     }
 
@@ -201,6 +215,54 @@ def _herding_of(trades: pl.DataFrame, start_ns: int, window_ms: float) -> dict[s
     )
     found = lsv(net["buyers"].to_numpy().astype(np.int64), net["active"].to_numpy().astype(np.int64))
     return None if found is None else {"windows": len(net), **{key: round(value, 6) for key, value in found.items()}}
+
+
+def _outcomes(run: Run, named: dict[int, str], start_ns: int, window_ms: float) -> dict[str, Any] | None:
+    """Outcome homogenisation of names, a window of time being a repeat and a loss in it a failure.
+
+    names: those that ever lost; all: of all of these; pairs: the mean of that of each two. None without two windows.
+    """
+    window_ns = int(window_ms * MS)
+    quoted = run.book.filter((pl.col("bid_ticks") > 0) & (pl.col("ask_ticks") > 0))
+    windows = (int(run.book["time_ns"].max() or 0) - start_ns) // window_ns  # type: ignore[arg-type]
+    if windows < 2 or not len(quoted):
+        return None
+    edges = start_ns + window_ns * np.arange(windows + 1)
+    row = np.searchsorted(quoted["time_ns"].to_numpy(), edges, "right") - 1
+    mids = ((quoted["bid_ticks"] + quoted["ask_ticks"]) / 2).to_numpy()[np.maximum(row, 0)]
+    kinds = sorted(set(named.values()))
+    number = {account: kinds.index(name) for account, name in named.items()}
+    held = np.zeros(len(kinds), np.int64)
+    groups = run.manifest["scenario"]["participants"]
+    for account, group in run.agents.select("agent_id", "participants").iter_rows():
+        held[number[account]] += groups[group]["shares"]
+    lots, paid = np.zeros((2, windows, len(kinds)), np.int64)
+    trades = run.trades.filter((pl.col("instrument") == 0) & (pl.col("time_ns") < edges[-1]))
+    columns = ("time_ns", "buyer", "seller", "quantity_lots", "price_ticks")
+    for time_ns, buyer, seller, quantity, price in trades.select(columns).iter_rows():
+        for account, signed in ((buyer, quantity), (seller, -quantity)):
+            if account not in number:
+                continue  # the venue's own
+            if time_ns < start_ns:
+                held[number[account]] += signed
+            else:
+                window = (time_ns - start_ns) // window_ns
+                lots[window, number[account]] += signed
+                paid[window, number[account]] += signed * price
+    failed = losses_in_windows(held, lots, paid, mids)
+    failed = failed[:, failed.any(axis=0)]
+    pairs = [homogenisation(failed[:, [one, other]]) for one, other in combinations(range(failed.shape[1]), 2)]
+    known = [pair for pair in pairs if pair is not None]
+    return {
+        "windows": windows,
+        "names": failed.shape[1],
+        "all": _rounded(homogenisation(failed) if failed.shape[1] > 1 else None),
+        "pairs": _rounded(sum(known) / len(known) if known else None),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _behaviour(decisions: pl.DataFrame, named: dict[int, str]) -> dict[str, Any]:
