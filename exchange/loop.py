@@ -529,7 +529,7 @@ def _commit(loop, state, sockets, count):
     return reason
 
 
-@routine
+@helper
 def _commit_own(loop, state, sockets, kind, account, instrument, amount, now):
     """Sequence, journal and apply one command that did not come as an order; returns what _commit does."""
     loop.words[0, :] = 0
@@ -542,7 +542,7 @@ def _commit_own(loop, state, sockets, kind, account, instrument, amount, now):
     return _commit(loop, state, sockets, 1)
 
 
-@routine
+@helper
 def _run_timers(loop, state, sockets, now):
     """Sequence a TIMER for each instrument that is due, then a REVALUE; returns −1 if the journal failed."""
     for number in range(state.instruments.shape[0]):
@@ -581,14 +581,14 @@ def _unbind(loop, row):
     return account
 
 
-@routine
+@helper
 def _end_session(loop, state, sockets, row):
     """Returns −1 if the journal failed."""
     account = _unbind(loop, row)
     return _commit_timely(loop, state, sockets, _LOG_OFF_COMMAND, account, NOBODY, 0)
 
 
-@routine
+@helper
 def _end_lost_sessions(loop, state, sockets):
     """End the sessions that did not take a report: they would miss it unawares. Logged on again, they are told it.
     Returns −1 if the journal failed."""
@@ -624,7 +624,7 @@ def _tell_lost(loop, sockets, now):
                 status["untold"] -= 1
 
 
-@routine
+@helper
 def _watch_connections(loop, state, sockets):
     """End the sessions whose connections ended. Returns −1 if the journal failed.
 
@@ -662,7 +662,7 @@ def _too_fast(loop, account, now):
     return too_fast
 
 
-@routine
+@helper
 def _log_on(loop, state, sockets, peer_size, now):
     """Bind the connection of the logon at hand to its account. Returns −1 if the journal failed."""
     values = loop.values
@@ -835,7 +835,7 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
     return count + 1
 
 
-@routine
+@helper
 def _serve_orders(loop, state, sockets, longest):
     """Take what participants have sent, up to a batch of `longest`. Returns: number of messages, or −1 if the journal
     failed."""
@@ -866,7 +866,7 @@ def _serve_orders(loop, state, sockets, longest):
     return taken
 
 
-@routine
+@helper
 def _serve_control(loop, state, sockets):
     """Take one message of an operator. Returns: number of messages, or −1 if the journal failed."""
     peer_size, size = _receive(loop, sockets.control)
@@ -904,7 +904,7 @@ def command(loop, state, sockets, kind, account, instrument, amount):
     return _commit_timely(loop, state, sockets, kind, account, instrument, amount)
 
 
-@routine
+@helper
 def _log_off_absent(loop, state, sockets, slack):
     """End the sessions of a former life that nobody has taken up again, as many as the segment has room for.
 
