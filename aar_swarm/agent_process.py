@@ -75,6 +75,9 @@ _LOGON_LOST_NS = 10 * clock.SECOND
 """Unanswered for so long, a logon is taken for lost."""
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
+_QUIET_TURNS = 3
+"""Looks in vain that a lease needs as well: who had no core for as long as the lease has heard nothing either, and must
+first have the time to read what came meanwhile."""
 _NOT_ADMITTED = (
     Reason.UNDECLARED,
     Reason.NOT_VALIDATED,
@@ -142,6 +145,7 @@ class AgentProcess:
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
         self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
+        self.quiet_turns = 0
         self.closed_ns = 0
         self.cause_sequence = 0
         self.waiting = False
@@ -184,7 +188,7 @@ class AgentProcess:
             now = clock.monotonic_ns()
             if self._over(now):
                 break
-            if now - self.heard_venue_ns > self.lease_ns:
+            if now - self.heard_venue_ns > self.lease_ns and self.quiet_turns >= _QUIET_TURNS:
                 self.row["lease_expired"] = 1
                 return 3
             wake_ns = min(self.timers[0][0] if self.timers else now + clock.SECOND, now + clock.SECOND)
@@ -193,7 +197,9 @@ class AgentProcess:
             if wake_ns > now:
                 self._wait(max(1, (wake_ns - now) // clock.MS))
             self._take_told()
+            self.quiet_turns += 1
             for message in self.venue.messages():
+                self.quiet_turns = 0
                 self.heard_venue_ns = heard = clock.monotonic_ns()
                 if self.board is None or message.kind not in _POSTED or self.board.is_new(message):
                     self._take(message, heard)
