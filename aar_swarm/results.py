@@ -5,16 +5,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
 from exchange.errors import ConfigurationError
+from exchange.state import Array
 
 MANIFEST, SUMMARY, REPORT = "manifest.json", "summary.json", "report.html"
 EVENTS, DECISIONS, LATENCY = "events.parquet", "decisions.parquet", "latency.parquet"
 TRADES, BOOK, AGENTS, LOSSES = "trades.parquet", "book.parquet", "agents.parquet", "losses.parquet"
 LOSERS, LIQUIDITY, LIQUIDATIONS = "losers.parquet", "liquidity.parquet", "liquidations.parquet"
 COIN_BOOK = "coin_book.parquet"
+RACES = "races.parquet"
 VALIDATION = "validation.json"
 NOTICES, ALERTS, JOURNAL, LOG = "notices.jsonl", "alerts.jsonl", "journal", "agents.log"
 
@@ -108,3 +111,12 @@ def load(directory: str | Path) -> Run:
     if not (path / SUMMARY).is_file():
         raise ConfigurationError(f"{path}: that run did not finish (no {SUMMARY}); its journal can still be replayed")
     return Run(path)
+
+
+def answered_ns(run: Run, commands: Array) -> Array:
+    """int64[n]: of each command, when its answers were handed to the sockets; 0: not known."""
+    found = np.zeros(len(commands), np.int64)
+    latency = run.latency
+    at = np.searchsorted(commands["sequence"], latency["sequence"].to_numpy())
+    found[at] = (latency["received_ns"] + latency["venue_ns"]).to_numpy()
+    return found

@@ -224,7 +224,7 @@ def _outcomes(run: Run, named: dict[int, str], start_ns: int, window_ms: float) 
     """
     window_ns = int(window_ms * MS)
     quoted = run.book.filter((pl.col("bid_ticks") > 0) & (pl.col("ask_ticks") > 0))
-    windows = (int(run.book["time_ns"].max() or 0) - start_ns) // window_ns  # type: ignore[arg-type]
+    windows = (int(run.book["time_ns"].max() or 0) - start_ns) // window_ns
     if windows < 2 or not len(quoted):
         return None
     edges = start_ns + window_ns * np.arange(windows + 1)
