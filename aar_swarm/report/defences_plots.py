@@ -15,7 +15,7 @@ from aar_swarm.report.comparison_plots import Curve
 from aar_swarm.report.comparison_plots import panel as compared_panel
 
 LADDER = DAMAGE[:2]
-_IN_LINE_X, _SAME_X, _AT_ONCE_X = 0.03, 0.09, 0.25
+_IN_LINE_X, _SAME_X, _AT_ONCE_X = 0.008, 0.05, 0.25
 _FIRST_MS, _NEVER_X = 1.0, 40_000.0
 _BREAK_X = (0.5, 16_000.0)
 """Where the scale begins and ends."""
@@ -49,7 +49,9 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> figure:
     look.thousands(fig, x=False, y="0,0")
     fig.toolbar.active_drag = None
     fig.xaxis.ticker = FixedTicker(ticks=[place(rung) for rung in rungs])
-    fig.xaxis.major_label_overrides = {place(rung): rung.label for rung in rungs}
+    fig.xaxis.major_label_overrides = {
+        place(rung): rung.label.replace(" ", "\n") if _is_in_line(rung) else rung.label for rung in rungs
+    }
     found = [(place(rung), each, rung) for rung in rungs if (each := estimate(rung.setting, measure)) is not None]
     dots = [(x, value) for x, _, rung in found for value in rung.setting.figures(measure.key)]
     fig.scatter([x for x, _ in dots], [v for _, v in dots], size=5, color=look.BID, alpha=0.3, line_color=None)
