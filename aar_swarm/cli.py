@@ -269,16 +269,16 @@ def races(
     instrument: Annotated[int, typer.Option(help="By its number; 1 is the stablecoin, where there is one.")] = 0,
     horizon_us: Annotated[float, typer.Option(help="Longest time in which one races another.")] = 500.0,
     fixed: Annotated[bool, typer.Option("--fixed", help="Not shorter when the first answer came sooner.")] = False,
-    participants: Annotated[int, typer.Option(min=2, help="At least so many different ones.")] = 2,
-    takes: Annotated[int, typer.Option(min=1, help="At least so many.")] = 1,
-    cancels: Annotated[int, typer.Option(min=0, help="At least so many.")] = 0,
+    participants: Annotated[int, typer.Option(min=2, max=10**6, help="At least so many different ones.")] = 2,
+    takes: Annotated[int, typer.Option(min=1, max=10**6, help="At least so many.")] = 1,
+    cancels: Annotated[int, typer.Option(min=0, max=10**6, help="At least so many.")] = 0,
     strict_failures: Annotated[
         bool, typer.Option("--strict-failures", help="Only expired orders and late cancels fail.")
     ] = False,
     strict_successes: Annotated[
         bool, typer.Option("--strict-successes", help="A take that failed must be priced exactly at the race's price.")
     ] = False,
-    after_s: Annotated[float, typer.Option(min=0.0, help="How long after its start a race is valued.")] = 10.0,
+    after_s: Annotated[float, typer.Option(min=0.0, max=1e6, help="How long after its start a race is valued.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """Find the latency races of a run: who raced whom for which quote, who won, and what it cost the market."""
@@ -287,8 +287,8 @@ def races(
     from aar_swarm.report.races import in_words
     from aar_swarm.results import RACES, load
 
-    if not 0 < horizon_us <= 1e9:
-        raise ConfigurationError(f"--horizon-us {horizon_us:g}: must be above 0 and at most 1000000000")
+    if not 0 < horizon_us <= 1e6:
+        raise ConfigurationError(f"--horizon-us {horizon_us:g}: must be above 0 and at most 1000000")
     rule = Detection(
         horizon_us=horizon_us,
         fixed_horizon=fixed,
@@ -299,14 +299,15 @@ def races(
         strict_successes=strict_successes,
     )
     run = load(directory)
-    figures, table = of_run(run, rule, after_s, instrument)
-    table.write_parquet(run.directory / RACES)
+    figures, table = of_run(run, rule, round(after_s, 6), instrument)
     if as_json:
         print(json.dumps(figures))
-        return
-    for line in in_words(figures):
-        _out.print(line, soft_wrap=True, markup=False, highlight=False)
-    _out.print(f"One row a race: {run.directory / RACES}", soft_wrap=True, markup=False, highlight=False)
+    else:
+        for line in in_words(figures):
+            _out.print(line, soft_wrap=True, markup=False, highlight=False)
+    table.write_parquet(run.directory / RACES)
+    if not as_json:
+        _out.print(f"One row a race: {run.directory / RACES}", soft_wrap=True, markup=False, highlight=False)
 
 
 class Format(StrEnum):

@@ -116,7 +116,7 @@ def load(directory: str | Path) -> Run:
 def answered_ns(run: Run, commands: Array) -> Array:
     """int64[n]: of each command, when its answers were handed to the sockets; 0: not known."""
     found = np.zeros(len(commands), np.int64)
-    latency = run.latency
+    latency = run.latency.filter(pl.col("sequence") <= int(commands["sequence"].max(initial=0)))
     at = np.searchsorted(commands["sequence"], latency["sequence"].to_numpy())
     found[at] = (latency["received_ns"] + latency["venue_ns"]).to_numpy()
     return found

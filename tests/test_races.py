@@ -5,11 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from aar_swarm.analysis.tables import from_records, trace_tops
-from aar_swarm.races.detection import Detection, detect
-from aar_swarm.races.measures import displayed, expected_clusters, middles, of_run, per_share, race_table, raced_lots
+from aar_swarm.races.detection import RACE, Detection, detect
+from aar_swarm.races.measures import (
+    _profit,
+    displayed,
+    expected_clusters,
+    middles,
+    of_run,
+    per_share,
+    race_table,
+    raced_lots,
+)
 from aar_swarm.races.messages import CANCEL, MESSAGE, NOTHING, TAKE, TOTALS, Stream, read
 from aar_swarm.results import load
 from exchange.clock import MS
@@ -17,7 +27,7 @@ from exchange.config import EngineConfig, InstrumentConfig
 from exchange.errors import ConfigurationError
 from exchange.journal import Journal
 from exchange.replay import replay
-from exchange.types import CommandKind, OrderType, Side
+from exchange.types import CommandKind, OrderType, SelfTrade, Side
 from tests.hand_made import MARKET, command, order, records_of
 from tests.runs import summary_of
 
@@ -104,13 +114,52 @@ def test_replaces_mass_cancels_and_orders_that_only_rest():
         (CANCEL, 0, SELL, 1010, 30, NOTHING, 0),
         (TAKE, 0, BUY, 1012, 0, NOTHING, 0),
         (CANCEL, 0, SELL, 1012, 30, NOTHING, 0),
-        (CANCEL, 0, SELL, 1012, 0, NOTHING, 0),
         (TAKE, 1, SELL, 901, 0, NOTHING, 0),
         (CANCEL, 1, BUY, 900, 5, NOTHING, 0),
         (CANCEL, 1, BUY, 901, 5, NOTHING, 0),
         (TAKE, 2, SELL, LEVELS, 30, 1013, 0),
         (TAKE, 3, SELL, LEVELS, 0, NOTHING, 1),
     ]
+
+
+def test_a_cancel_fails_only_if_a_fill_was_first():
+    recorded = journal_of(
+        order(0, 1, SELL, 1010, 50, 10),
+        cancel(0, 1, 11),
+        cancel(0, 1, 12),  # withdrawn before: nobody was faster
+        cancel(0, 2, 13),  # not placed yet
+        order(0, 2, SELL, 1010, 50, 14),
+        order(1, 1, BUY, 1010, 20, 15, IOC),
+        replace(0, 3, 2, 1010, 80, 16, OrderType.LIMIT),  # larger at the same price: behind, and not withdrawn
+        order(1, 2, BUY, 1010, 60, 17, IOC),
+        cancel(0, 2, 18),  # a name that it has no longer
+        cancel(0, 3, 19),  # too late
+        replace(0, 4, 3, 1011, 90, 20, OrderType.LIMIT),  # too late
+    )
+    stream = read(recorded, np.zeros(len(recorded.commands), np.int64))
+    cancels = [(int(row["price_ticks"]), int(row["lots"])) for row in stream.messages if row["kind"] == CANCEL]
+    assert cancels == [(1010, 50), (1010, 0), (1010, 0)] and stream.left_out == 3
+
+
+def test_who_meets_only_itself_has_lost_to_nobody():
+    recorded = journal_of(
+        command(CommandKind.LOG_ON, 5, account=0, quantity_lots=SelfTrade.CANCEL_RESTING << 1),
+        order(0, 1, SELL, 1010, 50, 10),
+        order(0, 2, BUY, 1010, 20, 11, IOC),
+    )
+    assert shown(messages_of(recorded), "kind", "book") == [(TAKE, BUY)]  # the one that rested
+
+
+def test_messages_at_the_best_price_count_on_either_side():
+    for side, best, worse, better in ((SELL, 1010, 1011, 1009), (BUY, 1010, 1009, 1011)):
+        recorded = journal_of(
+            order(0, 1, side, best, 10, 10),  # an empty book: it is the best
+            order(0, 2, side, worse, 10, 11),
+            order(0, 3, side, better, 10, 12),
+            cancel(0, 2, 13),
+            cancel(0, 3, 14),
+        )
+        assert read(recorded, np.zeros(len(recorded.commands), np.int64)).at_best() == 3
 
 
 def test_what_is_not_continuous_is_no_race():
@@ -328,11 +377,27 @@ def test_a_race_for_a_stale_quote_is_worth_what_the_price_moved():
     assert lots.tolist() == [40]
     assert raced_lots(races, stream, from_records(replay(recorded.config, recorded.commands).events)) == 40
     times_ns, mids = middles(from_records(trace_tops(recorded)), LEVELS)
-    assert per_share(races, times_ns, mids, 60 * MS, 0.01).tolist() == [7.0]
-    assert np.isnan(per_share(races, times_ns, mids, 60 * MS, 1.0)).all()  # after the session
+    assert per_share(races, times_ns, mids, 0.01).tolist() == [7.0]
+    assert np.isnan(per_share(races, times_ns, mids, 1.0)).all()  # after the session
     table = race_table(races, stream, lots, ["maker", "fast", "slow", "other"], {0.01: np.array([7.0])})
     row = table.row(0, named=True)
     assert (row["winners"], row["losers"], row["duration_ns"], row["cancel_won"]) == ("fast", "maker", 100 * US, False)
+
+
+def test_profit_has_the_sign_of_the_side_and_needs_a_mid():
+    races = np.zeros(3, RACE)
+    races["book"], races["price_ticks"], races["start_ns"] = [SELL, BUY, SELL], [100, 98, 100], [0, 0, 5 * MS]
+    times_ns, mids = np.array([0, 8 * MS, 12 * MS]), np.array([99.0, 103.0, np.nan])
+    assert per_share(races[:2], times_ns, mids, 0.01).tolist() == [3.0, -5.0]
+    assert np.isnan(per_share(races[2:], times_ns, mids, 0.007)).all()  # one side is missing
+    found = _profit(np.array([3.0, -5.0, np.nan]), np.array([10, 2, 7]), np.array([1, 1, 1]), 40_000)
+    assert found == {"races": 2, "per_share_ticks": -1.0, "per_race": 10.0, "loss_avoided": -2.0, "tax_bps": 5.0}
+
+
+def test_mids_are_of_books_that_have_two_sides_and_do_not_cross():
+    tops = {"time_ns": [1, 2, 3, 4], "bid_ticks": [98, 0, 98, 101], "ask_ticks": [100, 100, LEVELS, 100]}
+    times_ns, mids = middles(pl.DataFrame(tops), LEVELS)
+    assert times_ns.tolist() == [1, 2, 3, 4] and mids[0] == 99 and np.isnan(mids[1:]).all()
 
 
 def test_the_poisson_null():

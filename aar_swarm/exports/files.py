@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aar_swarm.analysis.tables import from_records, trace_tops
 from aar_swarm.exports import hft_races, lobster
-from aar_swarm.results import Run, answered_ns
+from aar_swarm.results import MANIFEST, Run, answered_ns
 from exchange import journal
 from exchange.errors import ConfigurationError
 from exchange.replay import replay
@@ -31,7 +31,11 @@ def export(run: Run, format: str, out: Path | None = None, instrument: int = 0) 
     except OSError as error:
         raise ConfigurationError(f"--out {directory}: {error.strerror}; name one that can be written") from None
     events = replay(recorded.config, recorded.commands).events
-    scenario = run.manifest["scenario"]
+    scenario = run.manifest.get("scenario")
+    if scenario is None or "started_utc" not in run.manifest:
+        raise ConfigurationError(
+            f"{run.directory / MANIFEST}: names no scenario or start; take another copy of the run"
+        )
     tick_size = float(scenario["instrument"]["tick_size"])
     stem = scenario["name"] if instrument == 0 else f"{scenario['name']}-{instrument}"
     if format == "parquet":

@@ -35,10 +35,7 @@ _INBOUND = {
 }
 _ORDER_TYPE = {OrderType.MARKET: "Market", OrderType.POST_ONLY: "Passive_Only"}
 _TIF = {OrderType.IOC: "IOC", OrderType.MARKET: "IOC", OrderType.FOK: "FOK"}
-_EXPIRED = (
-    *(Reason.IOC_REMAINDER, Reason.NO_LIQUIDITY, Reason.FOK_UNFILLABLE, Reason.AUCTION_REMAINDER),
-    *(Reason.CASH_EXHAUSTED, Reason.SESSION_CLOSED),
-)
+_EXPIRED = (Reason.IOC_REMAINDER, Reason.NO_LIQUIDITY, Reason.FOK_UNFILLABLE, Reason.AUCTION_REMAINDER)
 _SIDE = {Side.BUY: "Bid", Side.SELL: "Ask"}
 
 
@@ -73,8 +70,13 @@ class _Writer:
             answers += [row | out for row in self._answers(event, step, answered_ns)]
         if inbound is not None:
             order = self._orders.named(int(command["account"]), int(command["order_id"]))
-            if kind in (CommandKind.PLACE_ORDER, CommandKind.REPLACE_ORDER) and order is not None:
-                inbound |= self._identity(order) | {"Side": _SIDE[Side(order.side)]}
+            repeated = (step.events["kind"] == EventKind.ORDER_REPEATED).any()
+            if kind == CommandKind.PLACE_ORDER and order is None and answers:  # it was rejected
+                order = self._orders.refused(command, int(command["order_type"]))
+                for row in answers:
+                    row["UniqueOrderID"] = order.number
+            if kind in (CommandKind.PLACE_ORDER, CommandKind.REPLACE_ORDER) and order is not None and not repeated:
+                inbound |= self._identity(order) | {"Side": _SIDE.get(order.side, "")}  # type: ignore[call-overload]
             yield inbound
         yield from answers
 
@@ -145,6 +147,7 @@ class _Writer:
             old, order = self._orders.replaced(event, order_type)
             if old is not order and old is not None:
                 order.number = old.number  # UniqueOrderID ties it to what it was before
+                old.leaves_lots = 0
             order.leaves_lots = int(event["leaves_lots"])
             self._sizes[order.number] = int(event["quantity_lots"])
             yield row | self._state(order) | {"ExecType": "Order_Replaced", "OrigClientOrderID": int(event["value"])}
@@ -154,8 +157,17 @@ class _Writer:
                 cancelled.leaves_lots = int(event["leaves_lots"])
                 how = "Order_Expired" if event["reason"] in _EXPIRED else "Order_Cancelled"
                 yield row | self._state(cancelled) | {"ExecType": how}
+        elif kind == EventKind.ORDER_REPEATED:
+            yield row | {"MessageType": "Other_Outbound"}
         elif kind == EventKind.ORDER_REJECTED and account != NOBODY and name:
-            yield row | {"ExecType": "Order_Rejected"}
+            command = step.command
+            if command["kind"] == CommandKind.REPLACE_ORDER and event["reason"] == Reason.UNKNOWN_ORDER:
+                row |= {"MessageType": "Cancel_Reject", "CancelRejectReason": "TLTC"}
+                row["OrigClientOrderID"] = int(command["target_order_id"])
+                gone = self._orders.named(account, int(command["target_order_id"]))
+                yield row if gone is None else row | self._state(gone)
+            else:
+                yield row | {"ExecType": "Order_Rejected"}
         elif kind == EventKind.CANCEL_REJECTED:
             late = event["reason"] == Reason.UNKNOWN_ORDER
             row |= {"MessageType": "Cancel_Reject", "CancelRejectReason": "TLTC" if late else "Other"}

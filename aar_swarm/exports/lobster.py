@@ -15,6 +15,7 @@ import polars as pl
 from aar_swarm.exports.orders import Order, Orders, Step, rests_after, steps
 from aar_swarm.lobster.files import EMPTY_PRICE, MESSAGE, MESSAGE_COLUMNS, MessageType
 from exchange.clock import SECOND
+from exchange.errors import ConfigurationError
 from exchange.jit import kernel
 from exchange.journal import Journal
 from exchange.state import Array
@@ -162,7 +163,11 @@ def books_of(messages: Array, levels: int, price_unit: int) -> Array:
 
 def write(recorded: Journal, events: Array, instrument: int, tick_size: float, stem: Path) -> list[Path]:
     """Write stem_message_10.csv and stem_orderbook_10.csv; returns both paths."""
-    price_unit = max(1, round(tick_size * 10_000))
+    price_unit = round(tick_size * 10_000)
+    if price_unit < 1 or abs(price_unit - tick_size * 10_000) > 1e-6:
+        raise ConfigurationError(
+            f"a tick of {tick_size:g} cannot be written: LOBSTER's prices are whole ten-thousandths; use another format"
+        )
     messages = messages_of(recorded, events, instrument, price_unit)
     books = books_of(messages, recorded.config.instruments[instrument].price_levels, price_unit)
     frame = pl.DataFrame({name: messages[name] for name in MESSAGE_COLUMNS})

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from exchange.state import Array
-from exchange.types import CommandKind, EventKind, OrderType, Phase, Reason
+from exchange.types import NOBODY, CommandKind, EventKind, OrderType, Phase, Reason
 
 _ENTERS = (EventKind.ORDER_ACCEPTED, EventKind.ORDER_REPLACED)
 COLLECTING = (Phase.AUCTION, Phase.BATCH)
@@ -47,7 +47,7 @@ def steps(commands: Array, events: Array, instrument: int) -> Iterator[Step]:
     begins = np.searchsorted(events["sequence"], commands["sequence"])
     ends = np.append(begins[1:], len(events))
     wanted = commands["instrument"] == instrument
-    wanted |= np.isin(commands["kind"], (CommandKind.MASS_CANCEL, CommandKind.CLOSE_SESSION))
+    wanted |= (commands["kind"] == CommandKind.MASS_CANCEL) & (commands["instrument"] == NOBODY)
     touched = np.unique(events["sequence"][events["instrument"] == instrument])
     wanted |= np.isin(commands["sequence"], touched)
     phase = int(Phase.PRE_OPEN)
@@ -74,6 +74,12 @@ class Orders:
     def accepted(self, event: np.void, order_type: int) -> Order:
         """A new order. It rests from `rest` on."""
         return self._enter(event, order_type, int(event["quantity_lots"]))
+
+    def refused(self, event: np.void, order_type: int) -> Order:
+        """One that never came to be; it has a number, and no name."""
+        self._count += 1
+        account, side, price, lots = (int(event[name]) for name in ("account", "side", "price_ticks", "quantity_lots"))
+        return Order(self._count, account, side, price, lots, order_type)
 
     def replaced(self, event: np.void, order_type: int) -> tuple[Order | None, Order]:
         """An ORDER_REPLACED: the order before it, and the one that goes on: the same if it kept its place."""

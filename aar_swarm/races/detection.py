@@ -43,14 +43,14 @@ _SELL = int(Side.SELL)
 class Detection(Config):
     """What counts as a race. The defaults are the paper's baseline."""
 
-    horizon_us: Annotated[float, Field(gt=0, le=1e9)] = 500.0
+    horizon_us: Annotated[float, Field(gt=0, le=1e6)] = 500.0
     """The longest; a fixed one if `fixed_horizon`."""
     reaction_us: Annotated[float, Field(ge=0)] = 29.0
     """Added to the time from a message to its first answer: nobody reacts to an answer sooner than that."""
     fixed_horizon: bool = False
-    participants: Annotated[int, Field(ge=2)] = 2
-    takes: Annotated[int, Field(ge=1)] = 1
-    cancels: Annotated[int, Field(ge=0)] = 0
+    participants: Annotated[int, Field(ge=2, le=10**6)] = 2
+    takes: Annotated[int, Field(ge=1, le=10**6)] = 1
+    cancels: Annotated[int, Field(ge=0, le=10**6)] = 0
     strict_failures: bool = False
     """Only expired orders and cancels that came too late count as failures."""
     strict_successes: bool = False

@@ -65,17 +65,18 @@ def displayed(recorded: Journal, races: Array, stream: Stream, instrument: int =
 
 
 def middles(tops: pl.DataFrame, levels: int) -> tuple[Array, Array]:
-    """Times (ns) and mids (ticks), where both sides were quoted."""
-    quoted = tops.filter((pl.col("bid_ticks") != NO_BID) & (pl.col("ask_ticks") < levels))
-    mids = (quoted["bid_ticks"] + quoted["ask_ticks"]).to_numpy() / 2
-    return quoted["time_ns"].to_numpy(), mids
+    """Times (ns) of all commands, and the mid after each in ticks: NaN where a side is missing or they cross."""
+    bid, ask = tops["bid_ticks"].to_numpy(), tops["ask_ticks"].to_numpy()
+    quoted = (bid != NO_BID) & (ask < levels) & (bid < ask)
+    return tops["time_ns"].to_numpy(), np.where(quoted, (bid + ask) / 2, np.nan)
 
 
-def per_share(races: Array, times_ns: Array, mids: Array, until_ns: int, after_s: float) -> Array:
-    """float64[r]: profit a share in ticks, after_s after each race's start; NaN if that is after until_ns."""
+def per_share(races: Array, times_ns: Array, mids: Array, after_s: float) -> Array:
+    """float64[r]: profit a share in ticks, after_s after each race's start; NaN after the last command, and if there
+    was no mid then."""
     when = races["start_ns"] + int(after_s * SECOND)
     row = np.searchsorted(times_ns, when, "right") - 1
-    known = (when <= until_ns) & (row >= 0) & (len(mids) > 0)
+    known = (row >= 0) & (when <= (times_ns[-1] if len(times_ns) else 0))
     sign = np.where(races["book"] == _SELL, 1, -1)
     found = np.full(len(races), np.nan)
     found[known] = sign[known] * (mids[row[known]] - races["price_ticks"][known])
@@ -102,7 +103,7 @@ def race_table(
         pl.Series("losers", [of[account] for account in lost["account"].tolist()], pl.String),
         pl.Series("cancel_won", won["kind"] == CANCEL),
         pl.Series("duration_ns", lost["time_ns"] - won["time_ns"]),
-        *(pl.Series(f"per_share_ticks_{after:g}s", profit).fill_nan(None) for after, profit in profits.items()),
+        *(pl.Series(f"per_share_ticks_{after!r}s", profit).fill_nan(None) for after, profit in profits.items()),
     )
 
 
@@ -150,14 +151,13 @@ def of_run(
     tops = run.book if instrument == 0 else run.coin_book
     times_ns, mids = middles(tops, stream.levels)
     found, lots, nothing_there = _with_something_there(recorded, stream, rule, instrument)
-    until_ns = int(times_ns[-1]) if len(times_ns) else 0
-    profits = {after: per_share(found, times_ns, mids, until_ns, after) for after in sorted({*MARKS_S, after_s})}
+    profits = {after: per_share(found, times_ns, mids, after) for after in sorted({*MARKS_S, after_s})}
     groups = run.agents.sort("agent_id")["participants"].to_list()
     table = race_table(found, stream, lots, groups, profits) if len(found) else pl.DataFrame()
     totals = stream.totals[0]
     seconds = int(totals["open_ns"]) / SECOND
     horizon_s = float(found["horizon_ns"].mean()) / SECOND if len(found) else rule.horizon_us / 1e6
-    per_second = int(totals["messages_at_best"]) / 2 / seconds if seconds else 0.0
+    per_second = stream.at_best() / 2 / seconds if seconds else 0.0
     raced = raced_lots(found, stream, run.events, instrument) if len(found) else 0
     traded = int(totals["filled_lots"])
     return {
@@ -169,13 +169,13 @@ def of_run(
         "per_minute": _ratio(len(found), seconds / 60),
         "nothing_displayed": nothing_there,
         "cancels_without_a_price": stream.left_out,
-        "undecidable": _undecidable(table, run.manifest["clock_bound_ns"]),
+        "undecidable": _undecidable(table, run.manifest.get("clock_bound_ns")),
         "share_of_volume": _ratio(raced, traded),
         "horizon_us": {"mean": round(horizon_s * 1e6, 3)},
         "duration_us": _durations(table),
         "wins": _wins(table),
         "profit": {
-            f"{after:g}s": _profit(profit, lots, found["cancelled_lots"], int(totals["filled_value"]))
+            f"{after!r}s": _profit(profit, lots, found["cancelled_lots"], int(totals["filled_value"]))
             for after, profit in profits.items()
         },
         "tax_bps": _profit(profits[after_s], lots, found["cancelled_lots"], int(totals["filled_value"]))["tax_bps"],
@@ -192,7 +192,9 @@ def of_run(
 
 def variants(rule: Detection) -> dict[str, Detection]:
     """The appendix's sensitivities, each one change of the rule."""
-    changes: dict[str, dict[str, Any]] = {f"cap {us} us": {"horizon_us": us} for us in (100.0, 1000.0)}
+    changes: dict[str, dict[str, Any]] = {
+        f"cap {us} us": {"horizon_us": us, "fixed_horizon": False} for us in (100.0, 1000.0)
+    }
     changes |= {f"fixed {us} us": {"horizon_us": float(us), "fixed_horizon": True} for us in (50, 200, 500, 1000, 3000)}
     changes |= {f"{least} participants": {"participants": least} for least in (3, 5)}
     changes |= {"2 takes": {"takes": 2}, "1 cancel": {"cancels": 1}}

@@ -39,9 +39,11 @@ MESSAGE = _record(
 ORDER_NAME = _record("account", "order_id", "side", "price_ticks")
 """An order under one of its names, as accepted or replaced."""
 
-TOTALS = _record("filled_lots", "filled_value", "open_ns", "messages_at_best")
-"""Of continuous trading: fills of these messages (value: ticks × lots), how long it lasted, and how many messages
-were about the best price that they met (orders at or beyond it, cancels at it)."""
+FILLED_ORDER = _record("account", "order_id", "sequence")
+"""An order that a fill ended, under its name of then."""
+
+TOTALS = _record("filled_lots", "filled_value", "open_ns")
+"""Of continuous trading: fills of these messages (value: ticks × lots), and how long it lasted."""
 
 NOTHING = -1
 
@@ -56,7 +58,7 @@ _MARKET, _POST_ONLY = int(OrderType.MARKET), int(OrderType.POST_ONLY)
 _UNKNOWN_ORDER, _LOST_PRIORITY = int(Reason.UNKNOWN_ORDER), int(Reason.LOST_PRIORITY)
 _BY_OWNER, _BY_MASS, _BY_REPLACE = int(Reason.BY_OWNER), int(Reason.MASS_CANCEL), int(Reason.REPLACED)
 _IOC_REMAINDER, _NO_LIQUIDITY = int(Reason.IOC_REMAINDER), int(Reason.NO_LIQUIDITY)
-_FOK_UNFILLABLE = int(Reason.FOK_UNFILLABLE)
+_FOK_UNFILLABLE, _SELF_TRADE = int(Reason.FOK_UNFILLABLE), int(Reason.SELF_TRADE)
 
 
 class Stream(NamedTuple):
@@ -67,9 +69,19 @@ class Stream(NamedTuple):
     levels: int
     """price_levels: prices are from 1 to levels − 1."""
     left_out: int
-    """Cancels that came too late for orders that never rested under that name: without a price, in no race."""
+    """Cancels of names that no fill had ended: never there, withdrawn before, or called otherwise since. Nobody won."""
     totals: Array
     """TOTALS[1]."""
+
+    def at_best(self) -> int:
+        """How many were about the best price that they met: orders at or beyond it, cancels at it."""
+        rows = self.messages
+        asks = rows["book"] == _SELL
+        bid, ask, price = rows["bid_ticks"], rows["ask_ticks"], rows["price_ticks"]
+        best = np.where(asks, ask, bid)
+        joins = np.where(asks, price >= bid, (price <= ask) | (ask == NOTHING))
+        takes = rows["kind"] == TAKE
+        return int((np.where(takes, (rows["marketable"] == 1) | joins, (price == best) & (best != NOTHING))).sum())
 
 
 @helper
@@ -99,9 +111,10 @@ def _row(messages, count, command, outbound_ns, kind, side, price, bid, ask):
 
 
 @kernel
-def _read(state, commands, outbound_ns, events, instrument, messages, names, totals):
-    """Replay, and write each message that counts; returns the numbers of messages and of names."""
+def _read(state, commands, outbound_ns, events, instrument, messages, names, filled_orders, totals):
+    """Replay, and write each message that counts; returns the numbers of messages, of names and of filled orders."""
     count = 0
+    gone = 0
     named = 0
     bids = 2 * instrument
     asks = bids + 1
@@ -132,14 +145,27 @@ def _read(state, commands, outbound_ns, events, instrument, messages, names, tot
                 old_side = np.int64(state.orders[slot]["book"]) & 1
                 old_leaves = state.orders[slot]["leaves_lots"]
         _, written = apply_commands(state, commands, at, at + 1, events)
+        for number in range(written):
+            event = events[number]
+            if event["kind"] == _FILLED and event["instrument"] == instrument:
+                if event["maker_leaves_lots"] == 0:
+                    filled_orders[gone]["account"] = event["maker_account"]
+                    filled_orders[gone]["order_id"] = event["maker_order_id"]
+                    filled_orders[gone]["sequence"] = event["sequence"]
+                    gone += 1
+                if event["leaves_lots"] == 0 and event["order_id"] != 0:
+                    filled_orders[gone]["account"] = event["account"]
+                    filled_orders[gone]["order_id"] = event["order_id"]
+                    filled_orders[gone]["sequence"] = event["sequence"]
+                    gone += 1
         if asked:
+            by_itself = False
             side = np.int64(NOTHING)  # of an order that takes; NOTHING: none was accepted
             limit = np.int64(0)
             filled = np.int64(0)
             best = np.int64(NOTHING)
             worst = np.int64(NOTHING)
             ended = np.int64(0)
-            first = count
             for number in range(written):
                 event = events[number]
                 what = event["kind"]
@@ -164,6 +190,7 @@ def _read(state, commands, outbound_ns, events, instrument, messages, names, tot
                     totals[0]["filled_value"] += event["quantity_lots"] * event["price_ticks"]
                 elif own and what == _CANCELLED:
                     reason = event["reason"]
+                    by_itself = by_itself or reason == _SELF_TRADE
                     if reason == _BY_OWNER or reason == _BY_MASS or reason == _BY_REPLACE:
                         price = event["price_ticks"]
                         row = _row(messages, count, command, outbound_ns[at], CANCEL, event["side"], price, bid, ask)
@@ -172,7 +199,8 @@ def _read(state, commands, outbound_ns, events, instrument, messages, names, tot
                     elif event["order_id"] == command["order_id"]:
                         ended = reason
                 elif own and what == _REPLACED:
-                    lots = old_leaves if event["reason"] == _LOST_PRIORITY else old_leaves - event["leaves_lots"]
+                    # At the same price its owner did not withdraw, but for what it took off.
+                    lots = old_leaves if event["price_ticks"] != old_price else old_leaves - event["leaves_lots"]
                     if lots > 0:
                         row = _row(messages, count, command, outbound_ns[at], CANCEL, old_side, old_price, bid, ask)
                         row["lots"] = lots
@@ -186,7 +214,7 @@ def _read(state, commands, outbound_ns, events, instrument, messages, names, tot
                     row = _row(messages, count, command, outbound_ns[at], CANCEL, NOTHING, NOTHING, bid, ask)
                     row["best_ticks"] = command["target_order_id"]
                     count += 1
-            stopped = filled == 0 and ended != 0 and not _is_known_end(ended)
+            stopped = filled == 0 and (by_itself or (ended != 0 and not _is_known_end(ended)))
             if open_before and side != NOTHING and command["order_type"] != _POST_ONLY and not stopped:
                 buying = side == _BUY
                 if command["order_type"] == _MARKET:
@@ -201,23 +229,13 @@ def _read(state, commands, outbound_ns, events, instrument, messages, names, tot
                 else:
                     row["marketable"] = 1 if bid != NOTHING and limit <= bid else 0
                 count += 1
-            for number in range(first, count):
-                row = messages[number]
-                if row["kind"] == TAKE:
-                    # Its own side counts too: an order that joins the best price is about that price.
-                    joins = row["price_ticks"] >= bid if row["book"] == _SELL else row["price_ticks"] <= ask
-                    at_best = row["marketable"] == 1 or joins
-                else:
-                    at_best = row["price_ticks"] == (ask if row["book"] == _SELL else bid)
-                if at_best and row["price_ticks"] != NOTHING:
-                    totals[0]["messages_at_best"] += 1
         if open_before != (state.instruments[instrument]["phase"] == _CONTINUOUS):
             if open_before:
                 totals[0]["open_ns"] += now - opened_ns
             opened_ns = now
     if commands.shape[0] > 0 and state.instruments[instrument]["phase"] == _CONTINUOUS:
         totals[0]["open_ns"] += commands[commands.shape[0] - 1]["received_ns"] - opened_ns
-    return count, named
+    return count, named, gone
 
 
 def read(recorded: Journal, outbound_ns: Array, instrument: int = 0) -> Stream:
@@ -232,18 +250,27 @@ def read(recorded: Journal, outbound_ns: Array, instrument: int = 0) -> Stream:
     names = np.zeros(2 * orders + 1, ORDER_NAME)
     totals = np.zeros(1, TOTALS)
     events = np.zeros(events_bound(engine.state), EVENT)
-    count, named = _read(engine.state, commands, outbound_ns, events, instrument, messages, names, totals)
+    filled = np.zeros(2 * orders + 1, FILLED_ORDER)
+    arrays = (messages, names, filled, totals)
+    count, named, gone = _read(engine.state, commands, outbound_ns, events, instrument, *arrays)
     messages = messages[:count].copy()
     late = np.flatnonzero((messages["kind"] == CANCEL) & (messages["book"] == NOTHING))
-    tried = pl.DataFrame({"account": messages["account"][late], "order_id": messages["best_ticks"][late]})
-    known = tried.join(
-        pl.DataFrame({name: names[name][:named] for name in ORDER_NAME.names}),  # type: ignore[union-attr]
-        on=["account", "order_id"],
-        how="left",
-        maintain_order="left",
-    ).fill_null(NOTHING)
+    columns = ("account", "best_ticks", "sequence")
+    tried = pl.DataFrame({name: messages[name][late] for name in columns}).rename({"best_ticks": "order_id"})
+    known = (
+        tried.join(_frame(names[:named]), on=["account", "order_id"], how="left", maintain_order="left")
+        .join(_frame(filled[:gone]), on=["account", "order_id"], how="left", maintain_order="left", suffix="_filled")
+        .with_columns(lost=(pl.col("sequence_filled") < pl.col("sequence")) & (pl.col("price_ticks") > 0))
+        .fill_null(NOTHING)
+    )
+    lost = known["lost"].fill_null(False).to_numpy()
     messages["best_ticks"][late] = NOTHING
-    messages["book"][late], messages["price_ticks"][late] = known["side"].to_numpy(), known["price_ticks"].to_numpy()
-    lost = messages["book"] == NOTHING
+    messages["book"][late] = np.where(lost, known["side"].to_numpy(), NOTHING)
+    messages["price_ticks"][late] = known["price_ticks"].to_numpy()
+    kept = messages["book"] != NOTHING
     levels = recorded.config.instruments[instrument].price_levels
-    return Stream(messages[~lost], levels, int(lost.sum()), totals)
+    return Stream(messages[kept], levels, int((~kept).sum()), totals)
+
+
+def _frame(records: Array) -> pl.DataFrame:
+    return pl.DataFrame({name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()})

@@ -14,7 +14,7 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
     if found["nothing_displayed"]:
         yield f"Left out: {found['nothing_displayed']:,} at prices where nothing was displayed."
     if found["cancels_without_a_price"]:
-        yield f"Left out: {found['cancels_without_a_price']:,} late cancels of orders that never were."
+        yield f"Left out: {found['cancels_without_a_price']:,} cancels of orders that no fill had ended."
     if found["undecidable"] is None:
         yield "The clocks of the hosts are not known to agree: who acted first cannot be told."
     elif found["undecidable"]:
