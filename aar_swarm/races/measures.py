@@ -127,7 +127,14 @@ def raced_lots(races: Array, stream: Stream, events: pl.DataFrame, instrument: i
     inside = (
         fills.select("time_ns", "price_ticks", "quantity_lots", book=pl.col("side").replace_strict(taken, default=-1))
         .sort("time_ns")
-        .join_asof(spans, left_on="time_ns", right_on="start_ns", by=["book", "price_ticks"], strategy="backward")
+        .join_asof(
+            spans,
+            left_on="time_ns",
+            right_on="start_ns",
+            by=["book", "price_ticks"],
+            strategy="backward",
+            check_sortedness=False,
+        )
         .filter(pl.col("time_ns") <= pl.col("end_ns"))
     )
     return int(inside["quantity_lots"].sum())

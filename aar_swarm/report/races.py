@@ -36,8 +36,10 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
             ticks, each, tax = (_plain(profit[key]) for key in ("per_share_ticks", "per_race", "tax_bps"))
             yield (
                 f"Marked after {after}: {ticks} ticks a share, {each} ticks x lots a race, tax {tax} bp of the value "
-                f"traded ({profit['races']:,} races)."
+                f"traded ({profit['races']:,} of the races)."
             )
+        elif found["races"]:
+            yield f"Marked after {after}: no race has a mid then; the session is over, or a side of the book is empty."
     expected = found["poisson"]["clusters_expected"]
     if expected is not None:
         yield f"Of messages at the best prices that came by chance one would expect {_plain(expected)} clusters."
@@ -47,7 +49,7 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.6g}"
+    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _percent(share: float | None) -> str:
