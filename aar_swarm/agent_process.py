@@ -27,6 +27,7 @@ from aar_swarm.agents.base import (
     Timer,
     Wake,
 )
+from aar_swarm.lease import Lease
 from aar_swarm.names import agent_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
 from aar_swarm.vendors import process as vendor_process
@@ -75,9 +76,6 @@ _LOGON_LOST_NS = 10 * clock.SECOND
 """Unanswered for so long, a logon is taken for lost."""
 _SETTLE_NS = clock.SECOND
 """After the close, how long an agent waits for the last reports on its open orders."""
-_QUIET_TURNS = 3
-"""Looks in vain that a lease needs as well: who had no core for as long as the lease has heard nothing either, and must
-first have the time to read what came meanwhile."""
 _NOT_ADMITTED = (
     Reason.UNDECLARED,
     Reason.NOT_VALIDATED,
@@ -127,7 +125,6 @@ def _give_back_priority() -> None:
 class AgentProcess:
     def __init__(self, agent_id: int, spec: dict[str, Any], row: Any) -> None:
         self.row = row
-        self.lease_ns = int(spec["lease_ns"])
         kind = strategy_class(spec["strategy"])
         if spec["rehearse"]:
             rehearse(_strategy(kind, agent_id, spec))
@@ -144,8 +141,8 @@ class AgentProcess:
         """Sent and not answered: a refusal is of the model that was asked for last only if there is no other."""
         self.timers: list[tuple[int, int, int]] = []
         self.timer_count = 0
-        self.heard_venue_ns = self.asked_ns = clock.monotonic_ns()
-        self.quiet_turns = 0
+        self.asked_ns = clock.monotonic_ns()
+        self.lease = Lease(int(spec["lease_ns"]), self.asked_ns)
         self.closed_ns = 0
         self.cause_sequence = 0
         self.waiting = False
@@ -188,7 +185,7 @@ class AgentProcess:
             now = clock.monotonic_ns()
             if self._over(now):
                 break
-            if now - self.heard_venue_ns > self.lease_ns and self.quiet_turns >= _QUIET_TURNS:
+            if self.lease.has_run_out(now):
                 self.row["lease_expired"] = 1
                 return 3
             wake_ns = min(self.timers[0][0] if self.timers else now + clock.SECOND, now + clock.SECOND)
@@ -197,10 +194,9 @@ class AgentProcess:
             if wake_ns > now:
                 self._wait(max(1, (wake_ns - now) // clock.MS))
             self._take_told()
-            self.quiet_turns += 1
             for message in self.venue.messages():
-                self.quiet_turns = 0
-                self.heard_venue_ns = heard = clock.monotonic_ns()
+                heard = clock.monotonic_ns()
+                self.lease.renew(heard)
                 if self.board is None or message.kind not in _POSTED or self.board.is_new(message):
                     self._take(message, heard)
             if self.vendor is not None:

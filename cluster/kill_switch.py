@@ -31,6 +31,7 @@ from typing import Any, NoReturn, TypedDict
 import zmq
 
 from cluster import notice_board
+from cluster.priority import LOWEST
 from cluster.zygote import FIFO_PRIORITY, die_with_parent
 from exchange import wire
 from exchange.clock import MS, SECOND, monotonic_ns
@@ -43,8 +44,6 @@ CONFIRM_S = 30.0
 LENT_S = 0.2
 """Longest that an agent has the priority that it is lent to look at the notice board."""
 _AGAIN_MS = 20
-_LENT_PRIORITY = FIFO_PRIORITY - 1
-_LENT = os.sched_param(_LENT_PRIORITY)
 _TOLD_AT_ONCE = 50  # agents, between two looks for an order to kill
 _ANSWER_TIMEOUT_S = 60.0  # above CONFIRM_S: a kill may be on its way
 
@@ -240,7 +239,7 @@ class _Switch:
                 continue
             with contextlib.suppress(OSError):  # it has ended since, or nothing may be lent
                 if self._may_lend:  # first, or it might look and give back what it has not got
-                    os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, _LENT)
+                    os.sched_setscheduler(self._pids[agent], os.SCHED_FIFO, LOWEST)
                     self._lent.append(agent)
                 signal.pidfd_send_signal(descriptor, signal.SIGURG)
         if some and not self._untold:

@@ -131,13 +131,9 @@ def check_address(address: str) -> None:
 class _VenueActor(VenueKeeper):
     """The keeper as a process of its own."""
 
-    def __init__(self, log_path: str | None) -> None:
-        go_before_agents()
-        super().__init__(log_path)
-
     def start(self, *arguments: Any) -> dict[str, Any]:
         said = super().start(*arguments)
-        go_before_agents()  # once more: libzmq started its thread with the class that glibc remembered
+        go_before_agents()  # not before: the venue would inherit it, and on a fresh machine compile with it for minutes
         return said
 
 
@@ -145,8 +141,8 @@ class _HostActor(AgentHost):
     """The host as a process of its own."""
 
     def __init__(self, *arguments: Any) -> None:
-        go_before_agents()
         super().__init__(*arguments)
+        go_before_agents()
 
 
 class Actor:

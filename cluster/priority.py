@@ -22,11 +22,12 @@ def go_before_agents() -> None:
 @contextlib.contextmanager
 def before_agents() -> Iterator[None]:
     """`go_before_agents` for a while: for a process that is somebody's own, a notebook's for example."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
     go_before_agents()
     try:
         yield
     finally:
-        _schedule(os.SCHED_OTHER, os.sched_param(0))
+        _schedule(*before)
 
 
 def _schedule(policy: int, parameter: os.sched_param) -> None:

@@ -26,15 +26,32 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 MACHINE = (
     *("test_exit_door", "test_run", "test_shared_brain", "test_diversity", "test_kill_switch", "test_flash_crash"),
-    *("test_supervised_run", "test_cli", "test_faults", "test_scripts", "test_vendors", "test_machine_lock"),
+    *(
+        "test_supervised_run",
+        "test_messages_of_a_run",
+        "test_cli",
+        "test_faults",
+        "test_scripts",
+        "test_vendors",
+        "test_machine_lock",
+    ),
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
 NO_KERNELS = {
-    *("test_agent_process", "test_agents", "test_architecture", "test_bits", "test_codec", "test_comparison"),
+    *(
+        "test_lease",
+        "test_agent_process",
+        "test_agents",
+        "test_architecture",
+        "test_bits",
+        "test_codec",
+        "test_comparison",
+    ),
     *("test_defi_agents", "test_execution", "test_flash_agents", "test_keys", "test_lobster", "test_oracle"),
     *("test_report", "test_scenario", "test_statistics", "test_stylised", "test_theory", "test_vendor_fund"),
+    "test_lease",
     *(
         "test_client",
         "test_decision",
@@ -49,7 +66,7 @@ NO_KERNELS = {
 ONLY_THE_ENGINE = {
     *("test_breaker", "test_defi_measures", "test_engine_oracle", "test_engine_reference", "test_indicators"),
     *("test_journal", "test_measures", "test_money_measures", "test_money_vectors", "test_oracle_breaker"),
-    *("test_calm", "test_oracle_admission", "test_oracle_money", "test_recovery"),
+    *("test_calm", "test_exports", "test_races", "test_oracle_admission", "test_oracle_money", "test_recovery"),
 }
 """All modules that are named nowhere here are taken to need a venue."""
 

@@ -4,16 +4,11 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import polars as pl
-import pytest
 
 from aar_swarm import lobster as recordings
 from aar_swarm.analysis.tables import trace_tops
 from aar_swarm.exports import hft_races, lobster
-from aar_swarm.exports.files import export
-from aar_swarm.results import load
 from exchange.config import EngineConfig, InstrumentConfig
-from exchange.errors import ConfigurationError
 from exchange.journal import Journal
 from exchange.replay import replay
 from exchange.types import NO_BID, CommandKind, OrderType, Side
@@ -187,19 +182,3 @@ def test_lots_of_each_order_add_up_in_the_log(tmp_path: Path):
         replaced = {row["UniqueOrderID"] for row in rows if row["ExecType"] == "Order_Replaced"}
         assert all(lots <= sizes[name] for name, lots in filled.items() if name not in replaced)
     assert matches > 50
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_a_run_is_exported(finished, aar_here, tmp_path: Path):
-    directory, _ = finished
-    for format in ("hft-races", "lobster", "parquet"):
-        done = aar_here("export", directory, "--format", format, "--out", tmp_path / format)
-        paths = [Path(line) for line in done.stdout.split()]
-        assert done.returncode == 0 and paths and all(path.stat().st_size for path in paths)
-    day = recordings.read(next((tmp_path / "lobster").glob("*_message_*.csv")))
-    executed = int(day.messages["size"][day.messages["type"] == recordings.MessageType.EXECUTE].sum())
-    trades = load(directory).trades
-    assert executed == trades.filter(pl.col("instrument") == 0)["quantity_lots"].sum()
-    assert aar_here("export", directory, "--format", "lobster", "--out", tmp_path / "lobster").returncode == 2
-    with pytest.raises(ConfigurationError, match="--instrument"):
-        export(load(directory), "lobster", tmp_path / "other", instrument=9)

@@ -1,6 +1,5 @@
 """Latency races: what of a journal is a take or a cancel, which of them race, and what a race was worth."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,28 +7,25 @@ import numpy as np
 import polars as pl
 import pytest
 
+from aar_swarm.analysis.price import mids, two_sided_mids
 from aar_swarm.analysis.tables import from_records, trace_tops
 from aar_swarm.races.detection import RACE, Detection, detect
 from aar_swarm.races.measures import (
     _profit,
+    _undecidable,
     displayed,
     expected_clusters,
-    middles,
-    of_run,
     per_share,
     race_table,
     raced_lots,
 )
 from aar_swarm.races.messages import CANCEL, MESSAGE, NOTHING, TAKE, TOTALS, Stream, read
-from aar_swarm.results import load
 from exchange.clock import MS
 from exchange.config import EngineConfig, InstrumentConfig
-from exchange.errors import ConfigurationError
 from exchange.journal import Journal
 from exchange.replay import replay
 from exchange.types import CommandKind, OrderType, SelfTrade, Side
 from tests.hand_made import MARKET, command, order, records_of
-from tests.runs import summary_of
 
 BUY, SELL, IOC = Side.BUY, Side.SELL, OrderType.IOC
 LEVELS = 16384
@@ -376,9 +372,9 @@ def test_a_race_for_a_stale_quote_is_worth_what_the_price_moved():
     lots = displayed(recorded, races, stream)
     assert lots.tolist() == [40]
     assert raced_lots(races, stream, from_records(replay(recorded.config, recorded.commands).events)) == 40
-    times_ns, mids = middles(from_records(trace_tops(recorded)), LEVELS)
-    assert per_share(races, times_ns, mids, 0.01).tolist() == [7.0]
-    assert np.isnan(per_share(races, times_ns, mids, 1.0)).all()  # after the session
+    times_ns, quoted = mids(from_records(trace_tops(recorded)))
+    assert per_share(races, times_ns, quoted, 0.01).tolist() == [7.0]
+    assert np.isnan(per_share(races, times_ns, quoted, 1.0)).all()  # after the session
     table = race_table(races, stream, lots, ["maker", "fast", "slow", "other"], {0.01: np.array([7.0])})
     row = table.row(0, named=True)
     assert (row["winners"], row["losers"], row["duration_ns"], row["cancel_won"]) == ("fast", "maker", 100 * US, False)
@@ -387,34 +383,26 @@ def test_a_race_for_a_stale_quote_is_worth_what_the_price_moved():
 def test_profit_has_the_sign_of_the_side_and_needs_a_mid():
     races = np.zeros(3, RACE)
     races["book"], races["price_ticks"], races["start_ns"] = [SELL, BUY, SELL], [100, 98, 100], [0, 0, 5 * MS]
-    times_ns, mids = np.array([0, 8 * MS, 12 * MS]), np.array([99.0, 103.0, np.nan])
-    assert per_share(races[:2], times_ns, mids, 0.01).tolist() == [3.0, -5.0]
-    assert np.isnan(per_share(races[2:], times_ns, mids, 0.007)).all()  # one side is missing
+    times_ns, quoted = np.array([0, 8 * MS, 12 * MS]), np.array([99.0, 103.0, np.nan])
+    assert per_share(races[:2], times_ns, quoted, 0.01).tolist() == [3.0, -5.0]
+    assert np.isnan(per_share(races[2:], times_ns, quoted, 0.007)).all()  # one side is missing
     found = _profit(np.array([3.0, -5.0, np.nan]), np.array([10, 2, 7]), np.array([1, 1, 1]), 40_000)
     assert found == {"races": 2, "per_share_ticks": -1.0, "per_race": 10.0, "loss_avoided": -2.0, "tax_bps": 5.0}
 
 
 def test_mids_are_of_books_that_have_two_sides_and_do_not_cross():
     tops = {"time_ns": [1, 2, 3, 4], "bid_ticks": [98, 0, 98, 101], "ask_ticks": [100, 100, LEVELS, 100]}
-    times_ns, mids = middles(pl.DataFrame(tops), LEVELS)
-    assert times_ns.tolist() == [1, 2, 3, 4] and mids[0] == 99 and np.isnan(mids[1:]).all()
+    tops |= {"bid_lots": [5, 0, 5, 5], "ask_lots": [5, 5, 0, 5]}
+    times_ns, quoted = mids(pl.DataFrame(tops))
+    assert times_ns.tolist() == [1, 2, 3, 4] and quoted[0] == 99 and np.isnan(quoted[1:]).all()
+    assert [column.tolist() for column in two_sided_mids(pl.DataFrame(tops))] == [[1], [99.0]]
+
+
+def test_a_race_shorter_than_the_clocks_agree_is_undecidable():
+    table = pl.DataFrame({"duration_ns": [-400, 100, 900]})
+    assert [_undecidable(table, bound) for bound in (0, 500, None)] == [0, 2, None]
 
 
 def test_the_poisson_null():
     # λT = 1: P(N ≥ 2) = 1 − 2/e = 0.26424; a minute has 120 windows of half a second.
     assert expected_clusters(2.0, 0.5, 60.0) == pytest.approx(0.2642411 * 120, rel=1e-6)
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_a_run_has_its_races_told(finished, aar_here):
-    directory, _ = finished
-    told = summary_of(aar_here("races", directory, "--json"))
-    figures, table = of_run(load(directory))
-    assert told == json.loads(json.dumps(figures)) and told["races"] == len(table)
-    assert told["seconds"] > 1 and told["messages"] > 40 and told["undecidable"] == 0
-    assert (directory / "races.parquet").is_file()
-    text = aar_here("races", directory).stdout
-    assert "races a minute" in text and "sensitivities" in text.lower()
-    with pytest.raises(ConfigurationError, match="--instrument"):
-        of_run(load(directory), instrument=7)
-    assert aar_here("races", directory, "--horizon-us", "0").returncode == 2

@@ -37,7 +37,7 @@ MEASURES = (
     Measure("early_price_bps", "Price of being early", "bps", 1, "early"),
     Measure("sold_lots", "Lots of the exit that were sold", "", 0, None),
     Measure("margin_calls", "Margin calls", "", 0, "liquidation"),
-    Measure("liquidations", "Margin accounts liquidated", "", 0, "liquidation"),
+    Measure("liquidations", "Liquidations of margin accounts", "", 0, "liquidation"),
     Measure("loan_liquidations", "Loans liquidated", "", 0, "liquidation"),
     Measure("liquidations_per_ms_peak", "Liquidations in the fullest ms", "", 0, "liquidation"),
     Measure("bad_debt", "Bad debt", "", 0, "bad-debt"),

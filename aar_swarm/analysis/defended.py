@@ -23,7 +23,7 @@ DAMAGE = (
     Measure("loss_crowd", "Loss of the crowd", "", 0, "loss"),
     Measure("loss_total", "Loss of all who lost", "", 0, "loss"),
     Measure("bad_debt", "Bad debt", "", 0, "bad-debt"),
-    Measure("liquidations", "Margin accounts liquidated", "", 0, "liquidation"),
+    Measure("liquidations", "Liquidations of margin accounts", "", 0, "liquidation"),
     Measure("coin_low_share_of_par", "Stablecoin's low, share of par", "", 3, "coin"),
     Measure("scenario_measures.boom_bps", "Boom", "bps", 0),
 )

@@ -16,6 +16,7 @@ from scipy import sparse, stats
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from aar_swarm.analysis.price import two_sided_mids
 from aar_swarm.results import Run
 from exchange.clock import MS
 from exchange.errors import ConfigurationError
@@ -223,13 +224,12 @@ def _outcomes(run: Run, named: dict[int, str], start_ns: int, window_ms: float) 
     names: those that ever lost; all: of all of these; pairs: the mean of that of each two. None without two windows.
     """
     window_ns = int(window_ms * MS)
-    quoted = run.book.filter((pl.col("bid_ticks") > 0) & (pl.col("ask_ticks") > 0))
-    windows = (int(run.book["time_ns"].max() or 0) - start_ns) // window_ns
-    if windows < 2 or not len(quoted):
+    times_ns, quoted = two_sided_mids(run.book)
+    windows = (int(times_ns[-1]) - start_ns) // window_ns if len(times_ns) else 0
+    if windows < 2:
         return None
     edges = start_ns + window_ns * np.arange(windows + 1)
-    row = np.searchsorted(quoted["time_ns"].to_numpy(), edges, "right") - 1
-    mids = ((quoted["bid_ticks"] + quoted["ask_ticks"]) / 2).to_numpy()[np.maximum(row, 0)]
+    mids = quoted[np.maximum(np.searchsorted(times_ns, edges, "right") - 1, 0)]
     kinds = sorted(set(named.values()))
     number = {account: kinds.index(name) for account, name in named.items()}
     held = np.zeros(len(kinds), np.int64)

@@ -17,6 +17,20 @@ _SELL_WINDOW_NS, _PRICE_WINDOW_NS = 100 * MS, 1000 * MS
 _LIQUIDITY_POINTS = 200
 
 
+def mids(book: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Times (ns) of all rows of a book, and the mid after each in ticks: NaN where a side is empty or they cross."""
+    bid, ask = book["bid_ticks"].to_numpy(), book["ask_ticks"].to_numpy()
+    quoted = (book["bid_lots"].to_numpy() > 0) & (book["ask_lots"].to_numpy() > 0) & (bid < ask)
+    return book["time_ns"].to_numpy(), np.where(quoted, (bid + ask) / 2, np.nan)
+
+
+def two_sided_mids(book: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """`mids`, without the rows that have none."""
+    times_ns, found = mids(book)
+    known = ~np.isnan(found)
+    return times_ns[known], found[known]
+
+
 def price_fall(session: Session) -> dict[str, Any]:
     """drawdown_bps: from the mid just before the signal (reference_ticks) to the lowest trade after it, in bps of that
     mid. trough_ms: signal → that trade. recovered_bps: from that trade back up to the mid before the close, in bps of

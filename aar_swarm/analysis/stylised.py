@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from aar_swarm.analysis.price import two_sided_mids
 from aar_swarm.results import Run
 from exchange.clock import MS, SECOND
 from exchange.errors import ConfigurationError
@@ -43,7 +44,7 @@ def stylised_facts(
     Args: the frames Run.events, Run.trades, Run.book; interval_ms: between the mids that returns are made of.
     """
     within = pl.col("time_ns").is_between(start_ns, end_ns)
-    times, mids = _mids(book)
+    times, mids = two_sided_mids(book)
     grid = np.arange(start_ns, end_ns, int(interval_ms * MS))
     sampled = mids[np.maximum(np.searchsorted(times, grid, side="right") - 1, 0)] if len(mids) else np.zeros(0)
     returns = np.diff(np.log(sampled)) if len(sampled) else np.zeros(0)
@@ -239,12 +240,6 @@ def concave_impact(sizes_lots: np.ndarray, impacts_ticks: np.ndarray) -> Fact:
 
 def _rounded(values: np.ndarray, digits: int = 4) -> list[float]:
     return [round(float(value), digits) for value in values]
-
-
-def _mids(book: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """(times, mids) after every command at which both sides had a best price."""
-    both = book.filter((pl.col("bid_lots") > 0) & (pl.col("ask_lots") > 0))
-    return both["time_ns"].to_numpy(), ((both["bid_ticks"] + both["ask_ticks"]) / 2).to_numpy()
 
 
 def _aggressors(trades: pl.DataFrame) -> pl.DataFrame:

@@ -8,6 +8,7 @@ clock, carried on by the venue's own.
 """
 
 import csv
+import heapq
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,6 @@ class _Writer:
         self._tick_size = tick_size
         self._levels = levels
         self._orders = Orders()
-        self._entered_by: dict[int, int] = {}  # order number → sequence of its command
-        self._sizes: dict[int, int] = {}  # order number → its total
         self._matches = 0
         self._opened = False
 
@@ -132,7 +131,7 @@ class _Writer:
         }
 
     def _identity(self, order: Order) -> dict[str, Any]:
-        return {"UniqueOrderID": order.number, "MEOrderID": self._entered_by.get(order.number, "")}
+        return {"UniqueOrderID": order.number, "MEOrderID": order.entered_by}
 
     def _answers(self, event: np.void, step: Step, time_ns: int) -> Iterator[dict[str, Any]]:
         kind, account, name = int(event["kind"]), int(event["account"]), int(event["order_id"])
@@ -140,16 +139,13 @@ class _Writer:
         row = self._base(time_ns, account) | {"MessageType": "Execution_Report", "ClientOrderID": name or ""}
         if kind == EventKind.ORDER_ACCEPTED:
             order = self._orders.accepted(event, order_type)
-            self._entered_by[order.number] = int(event["sequence"])
-            self._sizes[order.number] = order.leaves_lots
             yield row | self._state(order) | {"ExecType": "Order_Accepted"}
         elif kind == EventKind.ORDER_REPLACED:
             old, order = self._orders.replaced(event, order_type)
             if old is not order and old is not None:
-                order.number = old.number  # UniqueOrderID ties it to what it was before
+                order.number, order.entered_by = old.number, old.entered_by  # UniqueOrderID ties it to what it was
                 old.leaves_lots = 0
             order.leaves_lots = int(event["leaves_lots"])
-            self._sizes[order.number] = int(event["quantity_lots"])
             yield row | self._state(order) | {"ExecType": "Order_Replaced", "OrigClientOrderID": int(event["value"])}
         elif kind == EventKind.ORDER_CANCELLED:
             cancelled = self._orders.named(account, name)
@@ -200,13 +196,12 @@ class _Writer:
             }
 
     def _state(self, order: Order) -> dict[str, Any]:
-        size = self._sizes.get(order.number, order.leaves_lots)
         return self._identity(order) | {
             "Side": _SIDE[Side(order.side)],
             "OrderType": _ORDER_TYPE.get(OrderType(order.order_type), "Limit"),
             "TIF": _TIF.get(OrderType(order.order_type), "GoodTill"),
-            "OrderQty": size,
-            "DisplayQty": size,
+            "OrderQty": order.lots,
+            "DisplayQty": order.lots,
             "LeavesQty": order.leaves_lots,
             "LimitPrice": self._price(order.price_ticks),
         }
@@ -234,17 +229,21 @@ def write(
     first_ns = int(commands["received_ns"][0]) if len(commands) else 0
     levels = recorded.config.instruments[instrument].price_levels
     writer = _Writer(symbol, start, first_ns, tick_size, levels)
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for step in steps(commands, events, instrument):
-        before = tops[step.at - 1] if step.at else None
-        received_ns = int(step.command["received_ns"])
-        answered = max(int(answered_ns[step.at]), received_ns)
-        for row in writer.rows(step, answered, before, tops[step.at]):
-            inbound = row["MessageType"] in _INBOUND.values()
-            rows.append((received_ns if inbound else answered, row))
-    rows.sort(key=lambda timed: timed[0])  # stable: what has the same time stays in its order
+    count = 0
+    waiting: list[tuple[int, int, dict[str, Any]]] = []  # answers whose time has not come: (time, number, row)
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        table.writerows(row for _, row in rows)
-    return len(rows)
+        for step in steps(commands, events, instrument):
+            before = tops[step.at - 1] if step.at else None
+            received_ns = int(step.command["received_ns"])
+            answered = max(int(answered_ns[step.at]), received_ns)
+            while waiting and waiting[0][0] < received_ns:
+                table.writerow(heapq.heappop(waiting)[2])
+            for row in writer.rows(step, answered, before, tops[step.at]):
+                inbound = row["MessageType"] in _INBOUND.values()
+                heapq.heappush(waiting, (received_ns if inbound else answered, count, row))
+                count += 1
+        while waiting:
+            table.writerow(heapq.heappop(waiting)[2])
+    return count

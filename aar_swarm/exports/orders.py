@@ -26,8 +26,12 @@ class Order:
     account: int
     side: int
     price_ticks: int
+    lots: int
+    """All of it, as asked for last."""
     leaves_lots: int
     order_type: int
+    entered_by: int
+    """Sequence of the command that did; of a replaced one, of the first."""
     resting: bool = False
 
 
@@ -72,31 +76,30 @@ class Orders:
         return self._by_name.get((account, order_id))
 
     def accepted(self, event: np.void, order_type: int) -> Order:
-        """A new order. It rests from `rest` on."""
-        return self._enter(event, order_type, int(event["quantity_lots"]))
+        """A new order. Whether it rests, `rests_after` says."""
+        return self._named(event, self._new(event, order_type, int(event["quantity_lots"])))
 
     def refused(self, event: np.void, order_type: int) -> Order:
         """One that never came to be; it has a number, and no name."""
-        self._count += 1
-        account, side, price, lots = (int(event[name]) for name in ("account", "side", "price_ticks", "quantity_lots"))
-        return Order(self._count, account, side, price, lots, order_type)
+        return self._new(event, order_type, 0)
 
     def replaced(self, event: np.void, order_type: int) -> tuple[Order | None, Order]:
         """An ORDER_REPLACED: the order before it, and the one that goes on: the same if it kept its place."""
-        account, old_name = int(event["account"]), int(event["value"])
-        old = self.named(account, old_name)
+        old = self.named(int(event["account"]), int(event["value"]))
         if old is not None and event["reason"] == Reason.NONE:
-            self._by_name[account, int(event["order_id"])] = old
-            return old, old
+            old.lots = int(event["quantity_lots"])
+            return old, self._named(event, old)
         if old is not None:
             old.resting = False
-        return old, self._enter(event, order_type, int(event["leaves_lots"]))
+        return old, self._named(event, self._new(event, order_type, int(event["leaves_lots"])))
 
-    def _enter(self, event: np.void, order_type: int, lots: int) -> Order:
+    def _new(self, event: np.void, order_type: int, leaves: int) -> Order:
         self._count += 1
-        account, side, price = (int(event[name]) for name in ("account", "side", "price_ticks"))
-        order = Order(self._count, account, side, price, lots, order_type)
-        self._by_name[account, int(event["order_id"])] = order
+        account, side, price, lots = (int(event[name]) for name in ("account", "side", "price_ticks", "quantity_lots"))
+        return Order(self._count, account, side, price, lots, leaves, order_type, int(event["sequence"]))
+
+    def _named(self, event: np.void, order: Order) -> Order:
+        self._by_name[int(event["account"]), int(event["order_id"])] = order
         return order
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from aar_swarm.analysis.price import mids
 from aar_swarm.analysis.tables import from_records
 from aar_swarm.races.detection import Detection, detect
 from aar_swarm.races.messages import CANCEL, Stream, read
@@ -24,7 +25,7 @@ from exchange.errors import ConfigurationError
 from exchange.jit import kernel
 from exchange.journal import Journal
 from exchange.state import Array
-from exchange.types import EVENT, NO_BID, EventKind, Reason, Side
+from exchange.types import EVENT, EventKind, Reason, Side
 
 MARKS_S = (0.001, 0.01, 0.1, 1.0, 10.0)
 """At which T profits are also told, beside the one asked for."""
@@ -45,41 +46,28 @@ def _displayed(state, commands, events, instrument, at, sides, prices, lots):
 
 
 def displayed(recorded: Journal, races: Array, stream: Stream, instrument: int = 0) -> Array:
-    """int64[r]: lots displayed at each race's price when it began, before the message that started it."""
+    """int64[r]: lots displayed at each race's price when it began, before the message that started it. In any order."""
     engine = Engine(recorded.config)
     events = np.zeros(events_bound(engine.state), EVENT)
     lots = np.zeros(len(races), np.int64)
-    sequences = stream.messages["sequence"][races["start"]]
-    at = np.searchsorted(recorded.commands["sequence"], sequences)
-    _displayed(
-        engine.state,
-        recorded.commands,
-        events,
-        instrument,
-        at,
-        np.ascontiguousarray(races["book"]),
-        np.ascontiguousarray(races["price_ticks"]),
-        lots,
-    )
-    return lots
+    at = np.searchsorted(recorded.commands["sequence"], stream.messages["sequence"][races["start"]])
+    order = np.argsort(at, kind="stable")
+    sides, prices = races["book"][order], races["price_ticks"][order]
+    _displayed(engine.state, recorded.commands, events, instrument, at[order], sides, prices, lots)
+    found = np.zeros_like(lots)
+    found[order] = lots
+    return found
 
 
-def middles(tops: pl.DataFrame, levels: int) -> tuple[Array, Array]:
-    """Times (ns) of all commands, and the mid after each in ticks: NaN where a side is missing or they cross."""
-    bid, ask = tops["bid_ticks"].to_numpy(), tops["ask_ticks"].to_numpy()
-    quoted = (bid != NO_BID) & (ask < levels) & (bid < ask)
-    return tops["time_ns"].to_numpy(), np.where(quoted, (bid + ask) / 2, np.nan)
-
-
-def per_share(races: Array, times_ns: Array, mids: Array, after_s: float) -> Array:
+def per_share(races: Array, times_ns: Array, quoted: Array, after_s: float) -> Array:
     """float64[r]: profit a share in ticks, after_s after each race's start; NaN after the last command, and if there
-    was no mid then."""
+    was no mid then. times_ns, quoted: what `mids` gives."""
     when = races["start_ns"] + int(after_s * SECOND)
     row = np.searchsorted(times_ns, when, "right") - 1
     known = (row >= 0) & (when <= (times_ns[-1] if len(times_ns) else 0))
     sign = np.where(races["book"] == _SELL, 1, -1)
     found = np.full(len(races), np.nan)
-    found[known] = sign[known] * (mids[row[known]] - races["price_ticks"][known])
+    found[known] = sign[known] * (quoted[row[known]] - races["price_ticks"][known])
     return found
 
 
@@ -156,9 +144,14 @@ def of_run(
         )
     stream = read(recorded, answered_ns(run, recorded.commands), instrument)
     tops = run.book if instrument == 0 else run.coin_book
-    times_ns, mids = middles(tops, stream.levels)
-    found, lots, nothing_there = _with_something_there(recorded, stream, rule, instrument)
-    profits = {after: per_share(found, times_ns, mids, after) for after in sorted({*MARKS_S, after_s})}
+    times_ns, quoted = mids(tops)
+    sensitivities = variants(rule)
+    detected = [detect(stream, each) for each in (rule, *sensitivities.values())]
+    ends = np.cumsum([len(some) for some in detected])
+    shown = np.split(displayed(recorded, np.concatenate(detected), stream, instrument), ends[:-1])
+    # The rule looks at every tick up to a limit. Our books have empty ones, at which there was nothing to race for.
+    found, lots = detected[0][shown[0] > 0], shown[0][shown[0] > 0]
+    profits = {after: per_share(found, times_ns, quoted, after) for after in sorted({*MARKS_S, after_s})}
     groups = run.agents.sort("agent_id")["participants"].to_list()
     table = race_table(found, stream, lots, groups, profits) if len(found) else pl.DataFrame()
     totals = stream.totals[0]
@@ -174,7 +167,7 @@ def of_run(
         "seconds": round(seconds, 3),
         "races": len(found),
         "per_minute": _ratio(len(found), seconds / 60),
-        "nothing_displayed": nothing_there,
+        "nothing_displayed": len(detected[0]) - len(found),
         "cancels_without_a_price": stream.left_out,
         "undecidable": _undecidable(table, run.manifest.get("clock_bound_ns")),
         "share_of_volume": _ratio(raced, traded),
@@ -191,8 +184,8 @@ def of_run(
             "clusters_expected": round(expected_clusters(per_second, horizon_s, seconds), 3) if seconds else None,
         },
         "sensitivities": {
-            name: _ratio(len(_with_something_there(recorded, stream, variant, instrument)[0]), seconds / 60)
-            for name, variant in variants(rule).items()
+            name: _ratio(int((some > 0).sum()), seconds / 60)
+            for name, some in zip(sensitivities, shown[1:], strict=True)
         },
     }, table
 
@@ -208,19 +201,6 @@ def variants(rule: Detection) -> dict[str, Detection]:
     changes |= {"strict failures": {"strict_failures": True}}
     changes |= {"strict failures and successes": {"strict_failures": True, "strict_successes": True}}
     return {name: rule.model_copy(update=change) for name, change in changes.items()}
-
-
-def _with_something_there(
-    recorded: Journal, stream: Stream, rule: Detection, instrument: int
-) -> tuple[Array, Array, int]:
-    """The races, lots displayed at the price of each, and how many more there were at prices where nothing was.
-
-    The rule looks at every tick up to a limit. Our books have empty ones, at which there was nothing to race for.
-    """
-    found = detect(stream, rule)
-    lots = displayed(recorded, found, stream, instrument)
-    there = lots > 0
-    return found[there], lots[there], int((~there).sum())
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from aar_swarm.analysis.tables import from_records
 from exchange import book
 from exchange.engine import Engine, apply_commands, events_bound
 from exchange.jit import helper, kernel
@@ -257,9 +258,10 @@ def read(recorded: Journal, outbound_ns: Array, instrument: int = 0) -> Stream:
     late = np.flatnonzero((messages["kind"] == CANCEL) & (messages["book"] == NOTHING))
     columns = ("account", "best_ticks", "sequence")
     tried = pl.DataFrame({name: messages[name][late] for name in columns}).rename({"best_ticks": "order_id"})
+    by = ["account", "order_id"]
     known = (
-        tried.join(_frame(names[:named]), on=["account", "order_id"], how="left", maintain_order="left")
-        .join(_frame(filled[:gone]), on=["account", "order_id"], how="left", maintain_order="left", suffix="_filled")
+        tried.join(from_records(names[:named]), on=by, how="left", maintain_order="left")
+        .join(from_records(filled[:gone]), on=by, how="left", maintain_order="left", suffix="_filled")
         .with_columns(lost=(pl.col("sequence_filled") < pl.col("sequence")) & (pl.col("price_ticks") > 0))
         .fill_null(NOTHING)
     )
@@ -270,7 +272,3 @@ def read(recorded: Journal, outbound_ns: Array, instrument: int = 0) -> Stream:
     kept = messages["book"] != NOTHING
     levels = recorded.config.instruments[instrument].price_levels
     return Stream(messages[kept], levels, int((~kept).sum()), totals)
-
-
-def _frame(records: Array) -> pl.DataFrame:
-    return pl.DataFrame({name: np.ascontiguousarray(records[name]) for name in records.dtype.names or ()})

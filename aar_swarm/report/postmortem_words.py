@@ -81,7 +81,7 @@ def step_lines(step: Found, subject: str) -> list[str]:
         f"{formats.count(step[key])} {name}"
         for key, name in (
             ("margin_calls", "margin calls"),
-            ("liquidations", "margin accounts liquidated"),
+            ("liquidations", "liquidations of margin accounts"),
             ("liquidated_lots", "lots sold for them"),
             ("taken_over_or_deleveraged", "positions taken over or deleveraged"),
             ("loan_liquidations", "loans liquidated"),

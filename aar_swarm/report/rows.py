@@ -80,7 +80,7 @@ _ROWS = (
         _OUTCOME, "Least bid depth, of that at the signal", ("depth_low_share",), formats.share, "depth", optional=True
     ),
     Row(_MONEY, "Margin calls", ("margin_calls",), formats.count, "liquidation", optional=True),
-    Row(_MONEY, "Margin accounts liquidated", ("liquidations",), formats.count, "liquidation", optional=True),
+    Row(_MONEY, "Liquidations of margin accounts", ("liquidations",), formats.count, "liquidation", optional=True),
     Row(_MONEY, "Taken over by the insurance fund", ("taken_over",), formats.count, optional=True),
     Row(_MONEY, "Deleveraged", ("deleveraged",), formats.count, optional=True),
     Row(_MONEY, "Loans liquidated", ("loan_liquidations",), formats.count, "liquidation", optional=True),

@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 
 from aar_swarm.agents.base import CLOSED, OPENED
+from aar_swarm.lease import Lease
 from aar_swarm.vendors.client import pack_answer, unpack_question
 from aar_swarm.vendors.config import Vendors
 from aar_swarm.vendors.service import Vendor, VendorWorld
@@ -50,17 +51,17 @@ class VendorProcess:
         poller = zmq.Poller()
         poller.register(self.questions, zmq.POLLIN)
         poller.register(self.notices, zmq.POLLIN)
-        heard_ns = clock.monotonic_ns()
+        lease = Lease(self.lease_ns, clock.monotonic_ns())
         closed = False
         while not closed:
             ready = dict(poller.poll(1000))
             now = clock.monotonic_ns()
             if self.notices in ready:
-                heard_ns = now
+                lease.renew(now)
                 closed = self._listen(now)
             if self.questions in ready:
                 self._answer()
-            if now - heard_ns > self.lease_ns:
+            if lease.has_run_out(now):
                 self.row["lease_expired"] = 1
                 return 3
         self.row["state"] = AgentState.FINISHED
