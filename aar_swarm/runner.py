@@ -281,7 +281,7 @@ class _Run:
 
     def _session(self, nodes: list[placement.Node]) -> dict[str, Any]:
         """Everything that needs processes; returns what is known only from them."""
-        self.progress.stage("starting the venue (the first time, its kernels are compiled: about a minute)")
+        self.progress.stage("starting the venue (the first time, its kernels are compiled: two to four minutes)")
         started = self._start_venue(nodes)
         self._endow()
         begun_ns = clock.monotonic_ns()

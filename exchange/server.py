@@ -596,7 +596,7 @@ def main_standalone(config: VenueConfig) -> int:
         config.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"directory {config.directory}: {error.strerror}; name one that can be made") from None
-    print("Starting; the first time, the kernels are compiled: about a minute.", file=sys.stderr, flush=True)
+    print("Starting; the first time, the kernels are compiled: two to four minutes.", file=sys.stderr, flush=True)
     venue = Venue(config)
     signal.signal(signal.SIGINT, venue.stop)
     if config.keys is None:
