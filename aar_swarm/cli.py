@@ -633,7 +633,7 @@ def main() -> None:
 
 def _guarded(call: Callable[[], Any]) -> int:
     from aar_swarm.analysis.measures import NotConserved
-    from aar_swarm.runner import RunFailed
+    from aar_swarm.swarm import RunFailed
     from aar_swarm.write_up import ReplayDiffers
 
     try:

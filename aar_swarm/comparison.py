@@ -20,7 +20,8 @@ from aar_swarm.analysis.statistics import CONFIDENCE
 from aar_swarm.progress import Progress
 from aar_swarm.report.pictures import write_comparison
 from aar_swarm.results import REPORT, Run
-from aar_swarm.runner import RunFailed, prepare, run
+from aar_swarm.runner import prepare, run
+from aar_swarm.swarm import RunFailed
 from aar_swarm.write_up import ReplayDiffers
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError

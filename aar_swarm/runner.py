@@ -16,11 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from polars.exceptions import PolarsError
 
 from aar_swarm import lobster
-from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.agents.background import Background
 from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.endowment import opening_commands, signal_commands
@@ -29,36 +27,26 @@ from aar_swarm.progress import Progress
 from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, VALIDATION, Run
 from aar_swarm.scenario import Scenario, check_endowments, load_scenario
 from aar_swarm.scenario_tables import Group
+from aar_swarm.swarm import OPERATOR, SUPERVISOR, RunFailed, Swarm
 from aar_swarm.vendors import placement as vendors
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
 from cluster.guard import Guard, new_run_id
-from cluster.kill_switch import Kill, KillSwitchGone
+from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
-from exchange.keys import GeneratedKeys, generate
 from exchange.types import CommandKind, Side
 
-LEASE_S = 10.0
-"""An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
-_FORK_BATCH = 50
-_READY_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 440.0  # longer than the keeper waits for the venue, so that it can say what was wrong
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
-_GRACE_S = 5.0
 _SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
 _MAX_TIMINGS = 1 << 22
-_OPERATOR, _SUPERVISOR = "runner", "supervisor"
 _BACKGROUND_CASH, _BACKGROUND_SHARES = 1 << 50, 1 << 28
 TMP_PREFIX = "aar-"
-
-
-class RunFailed(RuntimeError):
-    """The run started but could not be finished; everything it had started is gone."""
 
 
 def run(
@@ -223,19 +211,12 @@ class _Run:
         self.port = port
         self.recording = recording
         self.progress = progress
-        self.groups = [name for name, _ in scenario.members(agents)]
-        self.endowments = scenario.endowments(agents)
+        self.log = directory / LOG if address is None else None
+        self.swarm = Swarm(scenario, agents, seed, self.log, progress)
         self.venue: placement.Actor | None = None
-        self.hosts: list[placement.Actor] = []
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
-        self.keys: GeneratedKeys | None = None
-        self.kills: list[Kill] = []
-        self.vendor_processes = vendors.count_processes(scenario)
-        self.models: list[list[dict[str, Any]]] = []
-        """Of each account: what it tries to log on with."""
         self.verdicts = vendors.examined(scenario)
-        self._host_key = vendors.key_numbers(scenario, agents).stop
 
     def perform(self) -> Run:
         parent = tempfile.gettempdir()
@@ -273,7 +254,7 @@ class _Run:
                 os.environ["AAR_TMP_DIR"] = before
         self.progress.stage("replaying the journal, writing tables and report")
         try:
-            write_up(self.directory, self.scenario, self.groups, self.manifest, outcome, self.recording)
+            write_up(self.directory, self.scenario, self.swarm.groups, self.manifest, outcome, self.recording)
         except (OSError, JournalError, PolarsError) as error:
             reason = str(error).splitlines()[0]
             raise RunFailed(f"the session is over but could not be written up in {self.directory}: {reason}") from None
@@ -285,13 +266,14 @@ class _Run:
         started = self._start_venue(nodes)
         self._endow()
         begun_ns = clock.monotonic_ns()
-        self._start_agents(nodes, started["endpoints"])
+        self.swarm.start(nodes, started["endpoints"])
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
-        memory_kb = [host.call("memory_kb") or 0 for host in self.hosts]
-        hosts = [host.call("node") for host in self.hosts]
+        memory_kb = self.swarm.memory_kb()
+        hosts = self.swarm.nodes()
         self._write_manifest(started, hosts)
         self._play()
-        rows, vendor_rows, statuses = self._collect()
+        self.progress.stage("collecting")
+        collected = self.swarm.collect()
         assert self.venue is not None
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
@@ -301,21 +283,17 @@ class _Run:
             for name, content in self.venue.call("files", timeout_s=_START_TIMEOUT_S).items():
                 (self.directory / JOURNAL / name).write_bytes(content)
         return {
+            **collected._asdict(),
             "final": final,
             "supervisor": supervisor,
-            "rows": rows,
-            "vendor_rows": vendor_rows,
             "start_s": start_s,
             "session_s": self.session_s,
-            "memory_kb": sum(memory_kb),
-            "exited": [end for status in statuses for end in status["exited"]],
+            "memory_kb": memory_kb,
             "hosts": hosts,
-            "kills": self.kills,
         }
 
     def _start_venue(self, nodes: list[placement.Node]) -> dict[str, Any]:
-        log = str(self.directory / LOG) if self.address is None else None
-        self.venue = placement.place_venue(nodes, log)
+        self.venue = placement.place_venue(nodes, None if self.log is None else str(self.log))
         validated = [verdict.declaration for verdict in self.verdicts if verdict.passed]
         config = {
             "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
@@ -325,11 +303,11 @@ class _Run:
             "max_timings": _MAX_TIMINGS,
         }
         operator = None
-        if len(nodes) > 1:  # over a network: nobody but this run's agents may trade, each for its own account
-            beyond = vendors.key_numbers(self.scenario, self.agents)
-            self.keys = generate([*range(self.agents), *beyond, self._host_key], [_OPERATOR, _SUPERVISOR])
-            config |= {"host": self.venue.node.address, "keys": self.keys.venue}
-            operator = self.keys.operators[_OPERATOR]
+        watcher_keys = None
+        if len(nodes) > 1:
+            keys = self.swarm.make_keys()
+            config |= {"host": self.venue.node.address, "keys": keys.venue}
+            operator, watcher_keys = keys.operators[OPERATOR], keys.operators[SUPERVISOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
         watcher = self.scenario.supervisor
         watching = watcher is not None and watcher.watching
@@ -337,9 +315,8 @@ class _Run:
             "start", config, directory, operator, watching, timeout_s=_START_TIMEOUT_S
         )
         if watcher is not None and watching:
-            keys = None if self.keys is None else self.keys.operators[_SUPERVISOR]
             alerts = str(self.directory / ALERTS) if self.address is None else None
-            arguments = (watcher.config(), alerts, keys)
+            arguments = (watcher.config(), alerts, watcher_keys)
             self.venue.call("start_supervisor", *arguments, timeout_s=_START_TIMEOUT_S)
         return started
 
@@ -348,113 +325,15 @@ class _Run:
         commands = opening_commands(self.scenario, self.agents)
         self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
-    def _spec(self, agent: int) -> dict[str, Any]:
-        name = self.groups[agent]
-        group = self.scenario.participants[name]
-        return {
-            "keys": None if self.keys is None else self.keys.accounts[agent],
-            "strategy": group.strategy,
-            "params": group.params,
-            "endowment": self.endowments[agent],
-            "rehearse": group.rehearse,
-            "models": self.models[agent],
-            "explains": self.scenario.explanations != "off",
-        }
-
-    def _start_agents(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
-        """Fork all agents, batch by batch on every node, and wait until each has logged on."""
-        log = str(self.directory / LOG) if self.address is None else None
-        # Imported once, before the forks; a lone participant imports its own, which may start threads.
-        counts = self.scenario.counts(self.agents)
-        groups = self.scenario.participants.items()
-        modules = sorted({group.strategy.partition(":")[0] for name, group in groups if counts[name] > 1})
-        shares = placement.divide(self.agents, nodes)
-        ranges: list[range] = []  # of each host: which agents
-        first = 0
-        for node, share in zip(nodes, shares, strict=True):
-            if share:
-                preload = [TARGET.partition(":")[0], *modules]
-                rows = share + self.vendor_processes
-                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
-                ranges.append(range(first, first + share))
-            first += share
-        common = {
-            "endpoints": endpoints,
-            "seed": self.seed,
-            "lease_ns": int(LEASE_S * clock.SECOND),
-            "market": self.scenario.market(self.agents)._asdict(),
-        }
-        self._start_vendors(common)
-        waiting = [[(agent, self._spec(agent)) for agent in agents] for agents in ranges]
-        self.progress.stage(f"starting {self.agents} agent processes")
-        while any(waiting):
-            calls = []
-            for host, agents in zip(self.hosts, waiting, strict=True):
-                batch, agents[:] = agents[:_FORK_BATCH], agents[_FORK_BATCH:]
-                if batch:
-                    calls.append((host, len(batch), host.begin("spawn", batch, common)))
-            for host, asked, call in calls:
-                if host.end(call, _START_TIMEOUT_S) < asked:
-                    error = host.call("status")["fork_error"]
-                    raise ConfigurationError(
-                        f"--agents {self.agents}: {host.node.address} cannot start so many processes ({error}); "
-                        "ask for fewer"
-                    )
-            self._show_ready()
-        # A host's own key belongs to no account: with it one may listen.
-        keys = None if self.keys is None else self.keys.accounts[self._host_key]
-        arming = [
-            (host, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
-            for host, agents in zip(self.hosts, ranges, strict=True)
-        ]
-        for host, call in arming:
-            host.end(call, _START_TIMEOUT_S)
-        deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
-        while (ready := self._show_ready()) < self.agents:
-            if clock.monotonic_ns() > deadline:
-                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {_READY_TIMEOUT_S:.0f} s")
-            self._check_nobody_died()
-            clock.sleep(_POLL_S)
-        for host in self.hosts:
-            rows = host.call("rows")
-            host.call("name_vendors", dict(zip(rows["agent_id"].tolist(), rows["vendor"].tolist(), strict=True)))
-
-    def _start_vendors(self, common: dict[str, Any]) -> None:
-        """Those whom agents ask, before the agents."""
-        if self.vendor_processes:
-            self.progress.stage(f"starting {self.vendor_processes} vendor processes")
-        keys = None if self.keys is None else self.keys.accounts
-        self.models = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
-
-    def _statuses(self) -> list[dict[str, Any]]:
-        calls = [(host, host.begin("status")) for host in self.hosts]
-        return [host.end(call) for host, call in calls]
-
-    def _show_ready(self) -> int:
-        ready = sum(status["ready"] for status in self._statuses()) - self.vendor_processes
-        self.progress.agents(ready, self.agents)
-        return int(ready)
-
-    def _check_nobody_died(self) -> None:
-        for status in self._statuses():
-            if status["exited"]:
-                agent, _, code = status["exited"][0]
-                log = self.directory / LOG
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
-                raise RunFailed(
-                    f"agent {agent} ended with status {code} before the session: "
-                    f"{' '.join(said) or 'no word'}; see {log}"
-                )
-
     def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+        groups = self.swarm.groups
         one_clock = len({host["boot_id"] for host in hosts}) == 1
         self.manifest = {
             "scenario": self.scenario.model_dump(),
             "agents": self.agents,
             "seed": self.seed,
             "accounts": {
-                name: [self.groups.index(name), len(self.groups) - self.groups[::-1].index(name)]
-                for name in dict.fromkeys(self.groups)
+                name: [groups.index(name), len(groups) - groups[::-1].index(name)] for name in dict.fromkeys(groups)
             },
             "started_utc": clock.utc_stamp(),
             "driver_host": socket.gethostname(),
@@ -486,32 +365,16 @@ class _Run:
             if elapsed_s >= duration_s:
                 break
             status = self.venue.call("status")
-            alive = sum(host["alive"] for host in self._statuses()) - self.vendor_processes
-            self.progress.session(elapsed_s, duration_s, status["commands"], alive)
+            self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.alive())
             due = signal.at_s if not signalled else duration_s
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
 
-    def _collect(self) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Let all finish; returns the agents' rows, one an account, the vendors', and the hosts' last word."""
-        self.progress.stage("collecting")
-        deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
-        while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
-            clock.sleep(_POLL_S)
-        rows = np.concatenate([host.call("rows") for host in self.hosts])
-        rows = rows[np.argsort(rows["agent_id"])]
-        is_agent = rows["agent_id"] < self.agents
-        self.kills = [kill for host in self.hosts for kill in host.call("kills")]
-        statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
-        return rows[is_agent], rows[~is_agent], statuses
-
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""
-        for actor in (*self.hosts, self.venue):
-            if actor is not None:
-                try:
-                    actor.call("stop" if actor is not self.venue else "kill")
-                except Exception:  # noqa: BLE001 - it is gone already, or will be with Ray
-                    pass
+        self.swarm.tear_down()
+        if self.venue is not None:
+            with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
+                self.venue.call("kill")

@@ -81,6 +81,13 @@ class Instrument(Traded):
     opening_ticks: _Ticks
     tick_size: Annotated[float, Field(gt=0, le=1e6)]
     """Currency a tick, for display; of the stablecoin too."""
+    batch_ms: _PhaseMs = 0.0
+    """Frequent batch auctions of this interval; 0: continuous trading."""
+
+    def config(self, breaker: BreakerConfig, has_oracle: bool) -> InstrumentConfig:
+        continuous = super().config(breaker, has_oracle)
+        # Validated anew: a batch has rules of its own.
+        return InstrumentConfig.model_validate({**dict(continuous), "batch_interval_ns": round(self.batch_ms * MS)})
 
 
 class Stablecoin(Traded):

@@ -18,7 +18,7 @@ from aar_swarm.report import comparison_plots as plots
 from aar_swarm.report import comparison_story as story
 from aar_swarm.report.comparison_table import comparison_tables
 from aar_swarm.results import Run
-from aar_swarm.runner import RunFailed
+from aar_swarm.swarm import RunFailed
 from exchange.errors import ConfigurationError
 from tests import synthetic_runs
 

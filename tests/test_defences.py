@@ -27,8 +27,9 @@ from aar_swarm.progress import Progress
 from aar_swarm.report import defences_plots as plots
 from aar_swarm.report.defences_table import defences_tables
 from aar_swarm.results import Run
-from aar_swarm.runner import RunFailed, prepare
+from aar_swarm.runner import prepare
 from aar_swarm.scenario import calm_settings, defence_settings, load_scenario, scenario_names
+from aar_swarm.swarm import RunFailed
 from aar_swarm.versions import versions
 from exchange.errors import ConfigurationError
 from tests.runs import aar, is_one_line, summary_of
