@@ -125,6 +125,12 @@ class Scenario(Config):
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
+    def link_delays_ns(self, agents: int) -> list[tuple[int, int]]:
+        """Of each account: the nominal one-way delays of its link, to the venue and from it; (0, 0) without one."""
+        links = getattr(self, "links", None) or {}
+        delays = {name: (round(link.up_ms * MS), round(link.down_ms * MS)) for name, link in links.items()}
+        return [delays.get(getattr(self.participants[name], "link", ""), (0, 0)) for name, _ in self.members(agents)]
+
     def vendors_of(self, agents: int) -> list[list[int]]:
         """Of each account: the vendors that it asks, in its order of preference; none, if it needs none. Those who ask
         are dealt in the order of their numbers."""

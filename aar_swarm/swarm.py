@@ -15,7 +15,7 @@ from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
-from cluster import placement
+from cluster import clocks, placement
 from cluster.kill_switch import Kill
 from exchange import clock
 from exchange.errors import ConfigurationError
@@ -57,6 +57,8 @@ class Swarm:
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
         self.hosts: list[placement.Actor] = []
+        self.ranges: list[range] = []
+        """Of each host: which agents."""
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
         self._log = log
@@ -77,7 +79,7 @@ class Swarm:
 
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
-        ranges = self._place_hosts(nodes)
+        self.ranges = ranges = self._place_hosts(nodes)
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
@@ -190,8 +192,24 @@ class Swarm:
         return sum(host.call("memory_kb") or 0 for host in self.hosts)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Where each host runs."""
-        return [host.call("node") for host in self.hosts]
+        """Where each host runs, and which agents on it: [first, one past the last]."""
+        return [
+            {**host.call("node"), "agents": [agents.start, agents.stop]}
+            for host, agents in zip(self.hosts, self.ranges, strict=True)
+        ]
+
+    def read_clocks(self, venue: placement.Actor) -> tuple[list[clocks.Reading | None], str]:
+        """Of each host, one after the other, its clock against the venue's, None where it does not answer; and the
+        boot_id of the venue's node."""
+        address, token, boot_id = venue.call("show_clock")
+        readings: list[clocks.Reading | None] = []
+        for host in self.hosts:
+            try:
+                readings.append(host.call("read_venue_clock", address, token))
+            except placement.ActorDied:
+                readings.append(None)
+        venue.call("hide_clock")
+        return readings, boot_id
 
     def alive(self) -> int:
         """Agents that live now."""
