@@ -86,19 +86,16 @@ def test_a_wait_that_only_stretches_the_order_decided_nothing():
 def test_pairs_reversed_is_counted_right():
     rng = np.random.default_rng(11)
     for _ in range(20):
-        arrival, part = rng.integers(0, 30, 25).astype(float), rng.integers(0, 20, 25).astype(float)
-        if np.ptp(arrival) == 0:
-            continue
-        arrival += np.arange(25) * 1e-3  # the venue takes one at a time
-        rest = arrival - np.round(part)
+        arrival, part = rng.permutation(30)[:25].astype(float), rng.integers(0, 20, 25).astype(float)
+        rest = arrival - part
         counted = total = 0.0
         for i in range(25):
             for j in range(i):
                 agree = np.sign(arrival[i] - arrival[j]) * np.sign(rest[i] - rest[j])
                 counted += 1.0 if agree < 0 else 0.5 if agree == 0 else 0.0
                 total += 1
-        assert reversed_without(arrival, np.round(part)) == pytest.approx(counted / total)
-    assert reversed_without(np.arange(5.0), np.zeros(5)) == 0
+        assert reversed_without(arrival, part) == pytest.approx(counted / total)
+    assert reversed_without(np.arange(5.0), np.zeros(5)) == pytest.approx(0)
     assert reversed_without(np.arange(5.0), np.arange(5.0)) == 0.5  # without it all would be level
 
 
@@ -154,7 +151,9 @@ def test_the_parts_of_a_way_are_taken_from_the_commands_and_the_scoreboard():
     at = found.accounts.tolist().index(0)
     assert found.arrival[at] == (0.5 + 4 + 0.2 + 0.1 + 0.5) * MS
     assert found.network[at] == 1 * MS
-    assert found.scheduler[at] == 4.1 * MS  # of the wait in sending no more than the way to the venue has room for
+    assert found.scheduler[at] == pytest.approx(
+        4.1 * MS
+    )  # of the wait in sending no more than the way to the venue has room for
     assert found.computing[at] == pytest.approx(0.2 * MS) and found.rest[at] == pytest.approx(0, abs=1)
     assert np.allclose(found.network + found.scheduler + found.computing + found.rest, found.arrival)
 
@@ -163,10 +162,10 @@ def test_a_stampede_ordered_by_waits_says_so_and_where_waits_are_not_counted_not
     waits = np.random.default_rng(2).uniform(0, 30, 30).round(3).tolist()
     session, rows = stampede(waits, [0.0] * 30)
     clocks = host_clocks(MANIFEST, 31)
-    found = stampede_order(session, rows, timings_of(session), clocks)
+    found = stampede_order(session, rows, timings_of(session), clocks, [(0, 0)] * 31)
     assert found["stampede_ordered_by"] == "scheduler" and found["stampede_order"]["racers"] == 30
     _, unknown = stampede(waits, [0.0] * 30, known=0)
-    assert stampede_order(session, unknown, timings_of(session), clocks)["stampede_ordered_by"] is None
+    assert stampede_order(session, unknown, timings_of(session), clocks, [(0, 0)] * 31)["stampede_ordered_by"] is None
     assert starvation(unknown, MANIFEST["hosts"], 2) is None
 
 

@@ -5,6 +5,7 @@ what it waited for a core, what it computed, and the rest. Then, for each part i
 racers would have arrived the other way round without it. docs/time.md defines and defends this; all times in ns.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,12 +140,15 @@ def ordering(found: Race | None) -> dict[str, Any]:
     }
 
 
-def stampede_order(session: Session, rows: Array, timings: Array, clocks: HostClocks) -> dict[str, Any]:
-    """`ordering` of a run. rows: the scoreboard as the agents wrote it; timings: the venue's."""
+def stampede_order(
+    session: Session, rows: Array, timings: Array, clocks: HostClocks, link_delays_ns: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """`ordering` of a run. rows: the scoreboard as the agents wrote it; timings: the venue's; link_delays_ns: of each
+    account, nominal, to the venue and from it."""
     told_ns = signal_told_ns(session, timings)
     if told_ns is None:
         return ordering(None)
-    delays = np.array(session.scenario.link_delays_ns(len(session.groups)), np.int64)
+    delays = np.array(link_delays_ns, np.int64)
     half = clocks.base_rtt_ns // 2
     return ordering(race(session, rows, told_ns, delays[:, 0] + half, delays[:, 1] + half, clocks.offset_ns))
 
