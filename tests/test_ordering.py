@@ -17,6 +17,7 @@ from aar_swarm.analysis.ordering import (
 )
 from aar_swarm.analysis.tables import latency_table
 from aar_swarm.analysis.timing import latencies, starvation
+from aar_swarm.report import ordered
 from exchange.clock import MS
 from exchange.config import EngineConfig, InstrumentConfig
 from exchange.types import CommandKind, OrderType, Side
@@ -151,9 +152,7 @@ def test_the_parts_of_a_way_are_taken_from_the_commands_and_the_scoreboard():
     at = found.accounts.tolist().index(0)
     assert found.arrival[at] == (0.5 + 4 + 0.2 + 0.1 + 0.5) * MS
     assert found.network[at] == 1 * MS
-    assert found.scheduler[at] == pytest.approx(
-        4.1 * MS
-    )  # of the wait in sending no more than the way to the venue has room for
+    assert found.scheduler[at] == pytest.approx(4.1 * MS)  # of the wait in sending only what the way has room for
     assert found.computing[at] == pytest.approx(0.2 * MS) and found.rest[at] == pytest.approx(0, abs=1)
     assert np.allclose(found.network + found.scheduler + found.computing + found.rest, found.arrival)
 
@@ -180,3 +179,24 @@ def test_starvation_and_the_way_to_the_agents_are_in_the_summary():
     assert told["notice_ns_max"] == 6 * MS - 5  # matched 5 ns after its receipt
     assert told["decision_stampede_ns_p50"] == round(0.2 * MS)
     assert told["venue_calm_ns_p50"] is None  # nobody sent anything before the signal
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"scheduler": spread_over(20, 1)}, "Ordered by the scheduler rather than the network"),
+        ({"network": spread_over(20, 1)}, "Ordered by the network, not the scheduler"),
+        (
+            {"network": spread_over(20, 1), "scheduler": spread_over(20, 2)},
+            "the links' delays and the waits for a core",
+        ),
+        ({"computing": spread_over(20, 1)}, "Ordered by the agents' own computing"),
+    ],
+    ids=["scheduler", "network", "mixed", "neither"],
+)
+def test_a_summary_says_in_words_what_ordered_its_stampede(parts, said):
+    _, rows = stampede([4.0, 2.0], [0.0] * 2)
+    summary = ordering(race_of(**parts)) | {"starvation": starvation(rows, [{"cores": 1}], 1)}
+    words = ordered.in_words(summary)
+    assert words is not None and said in words and "400 racers" in words and "2.00 ms for a core" in words
+    assert ordered.in_words(ordering(None) | {"starvation": None}) is None
