@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from aar_swarm import results
-from aar_swarm.analysis import tables
+from aar_swarm.analysis import link_check, tables
 from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.calm import calm, refusals
 from aar_swarm.analysis.losses import losers_table
@@ -95,6 +95,8 @@ def write_up(
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        "links": outcome["links"] or None,
+        "links_off_nominal": link_check.off_nominal(outcome["links"]) or None,
         **refusals(session),
         "calm": calm(session, outcome["supervisor"]),
         **own_measures(session, rows),

@@ -26,7 +26,7 @@ DIRECT = ""
 """The name of no link: straight to the venue."""
 PINGS_MOST, PINGS_LEAST = 100, 5
 """Of a check, as many as fit into CHECK_S."""
-CHECK_S = 1.0
+CHECK_S = 0.5
 TOLERANCE_NS, TOLERANCE_SHARE = MS // 2, 0.1
 """How far the median may be off nominal: the larger of the two."""
 MEDIAN_OF_TWO_JITTERS = 1.4876
@@ -147,13 +147,15 @@ class Links:
         """Of each link: where an agent of this host connects to."""
         return {name: proxy.endpoints for name, proxy in self._proxies.items()}
 
-    @property
-    def scheduling(self) -> dict[str, str]:
-        return {name: proxy.scheduling for name, proxy in self._proxies.items()}
-
-    def counters(self) -> dict[str, dict[str, int | None]]:
-        """Of each link. Raises: LinkFailed."""
-        return {name: proxy.counters() for name, proxy in self._proxies.items()}
+    def counters(self) -> dict[str, dict[str, Any] | None]:
+        """Of each link: its scheduling class and `LinkProxy.counters`; None: the proxy has ended."""
+        found: dict[str, dict[str, Any] | None] = {}
+        for name, proxy in self._proxies.items():
+            try:
+                found[name] = {"scheduling": proxy.scheduling, **proxy.counters()}
+            except LinkFailed:
+                found[name] = None
+        return found
 
     def ping(self) -> dict[str, list[int]]:
         """Round trips to the venue in ns, one after the other, by link and DIRECT; fewer where answers did not come."""
