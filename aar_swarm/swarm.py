@@ -51,6 +51,10 @@ class Collected(NamedTuple):
     """(agent, pid, exit code) of every process that ended before it was told to."""
     links: list[dict[str, Any]]
     """`link_check.told` of each host's links."""
+    link_of: list[str]
+    """Of each account: the link that it is behind."""
+    pings: list[tuple[int, str, int, int]]
+    """(host, link, the venue's clock, round trip) of every ping during the session."""
 
 
 class Swarm:
@@ -67,6 +71,7 @@ class Swarm:
         self.vendor_processes = vendors.count_processes(scenario)
         self._link_endpoints: list[dict[str, dict[str, str]]] = []
         """Of each host, by link: where its agents connect to."""
+        self._links_of_accounts = [DIRECT] * agents
         self._first_pings: list[dict[str, list[int]]] = []
         self._log = log
         self._progress = progress
@@ -117,14 +122,13 @@ class Swarm:
             first += share
         return ranges
 
-    def _link_of(self, agent: int, host: int) -> str:
-        return self.scenario.link_of(self.groups[agent], host)
-
     def _open_links(self, ranges: list[range], endpoints: dict[str, str]) -> None:
         """On each host, those that its agents use."""
         calls = []
         for number, (host, agents) in enumerate(zip(self.hosts, ranges, strict=True)):
-            used = sorted({self._link_of(agent, number) for agent in agents} - {DIRECT})
+            for agent in agents:
+                self._links_of_accounts[agent] = self.scenario.link_of(self.groups[agent], number)
+            used = sorted({self._links_of_accounts[agent] for agent in agents} - {DIRECT})
             links = {name: self.scenario.links[name].in_ns() for name in used}
             calls.append((host, host.begin("open_links", links, endpoints, [self.seed, number], self._listening_key())))
         self._link_endpoints = [host.end(call, _START_TIMEOUT_S) for host, call in calls]
@@ -143,7 +147,7 @@ class Swarm:
     def _spec(self, agent: int, host: int) -> dict[str, Any]:
         group = self.scenario.participants[self.groups[agent]]
         return {
-            **self._linked(self._link_of(agent, host), host),
+            **self._linked(self._links_of_accounts[agent], host),
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
@@ -185,8 +189,8 @@ class Swarm:
 
     def _arm(self, ranges: list[range], endpoints: dict[str, str]) -> None:
         arming = []
-        for number, (host, agents) in enumerate(zip(self.hosts, ranges, strict=True)):
-            far = [agent for agent in agents if self._link_of(agent, number) != DIRECT]
+        for host, agents in zip(self.hosts, ranges, strict=True):
+            far = [agent for agent in agents if self._links_of_accounts[agent] != DIRECT]
             arguments = (endpoints["notices"], list(agents), self._listening_key(), far)
             arming.append((host, host.begin("arm_kill_switch", *arguments)))
         for host, call in arming:
@@ -224,12 +228,19 @@ class Swarm:
                 )
 
     def check_links(self) -> list[dict[str, Any]]:
-        """Ping the venue over every link while the session has not begun; what is known of each link by then."""
+        """Ping the venue over every link while the session has not begun, and begin to watch the links; what is known
+        of each by then."""
         self._first_pings = self._ping_links()
+        if self._any_link():
+            for host in self.hosts:
+                host.call("watch_links")
         return self._links_told([{} for _ in self.hosts])
 
+    def _any_link(self) -> bool:
+        return any(self._link_endpoints)
+
     def _ping_links(self) -> list[dict[str, list[int]]]:
-        if not any(self._link_endpoints):
+        if not self._any_link():
             return [{} for _ in self.hosts]
         self._progress.stage("measuring the links")
         calls = [(host, host.begin("ping_links")) for host in self.hosts]
@@ -263,6 +274,13 @@ class Swarm:
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
+        watched = [host.call("watched_links") for host in self.hosts]
+        pings = [
+            (number, name, *ping)
+            for number, found in enumerate(watched)
+            for name, seen in found.items()
+            for ping in seen
+        ]
         links = self._links_told(self._ping_links())
         rows = np.concatenate([host.call("rows") for host in self.hosts])
         rows = rows[np.argsort(rows["agent_id"])]
@@ -270,7 +288,7 @@ class Swarm:
         kills = [kill for host in self.hosts for kill in host.call("kills")]
         statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
         exited = [end for status in statuses for end in status["exited"]]
-        return Collected(rows[is_agent], rows[~is_agent], kills, exited, links)
+        return Collected(rows[is_agent], rows[~is_agent], kills, exited, links, self._links_of_accounts, pings)
 
     def tear_down(self) -> None:
         """End everything, whatever state it is in."""

@@ -157,6 +157,15 @@ class AgentHost:
         """Round trips to the venue in ns: through each link, and (`DIRECT`) past them. Blocks for seconds."""
         return {} if self._links is None else self._links.ping()
 
+    def watch_links(self) -> None:
+        """Ping on over every link until `watched_links`, beside whatever this host does."""
+        if self._links is not None:
+            self._links.watch()
+
+    def watched_links(self) -> dict[str, list[tuple[int, int]]]:
+        """Stop that; by link: (the venue's clock at the answer, round trip), ns."""
+        return {} if self._links is None else self._links.watched()
+
     def link_counters(self) -> dict[str, dict[str, Any] | None]:
         """Of each link: its scheduling class, what it has carried so far, and how late; None: its proxy has ended."""
         return {} if self._links is None else self._links.counters()

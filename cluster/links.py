@@ -3,6 +3,8 @@
 Owns what a link is, the proxies' lives, and the check of what they do against what they should: pings of the real path
 (DEPTH_REQUEST, which needs no session and changes nothing) through each proxy and beside it. How bytes are delayed is
 link_proxy.py. Must not know who uses which link.
+
+During the session one thread of the host pings on, so that there is a round trip of the crash and not of the calm only.
 """
 
 import math
@@ -10,6 +12,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +21,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from cluster import frames
+from exchange import wire
 from exchange.client import Endpoints, Participant
 from exchange.clock import MS, SECOND, monotonic_ns
 from exchange.keys import ClientKeys
@@ -34,6 +39,11 @@ MEDIAN_OF_TWO_JITTERS = 1.4876
 _ANSWER_TIMEOUT_S = 30.0
 _PING_TIMEOUT_S = 5.0
 _INSTRUMENT = 0
+WATCH_MS = 20
+"""Between two pings of one link during the session."""
+_WATCHED_MOST = 1 << 18  # pings kept of each link: more than an hour
+_LAST_ANSWERS_NS = 2 * SECOND
+_WATCH_LOST_NS = 30 * SECOND  # a ping is given up: its venue has started anew
 
 
 class LinkFailed(RuntimeError):
@@ -132,6 +142,7 @@ class Links:
         self._proxies: dict[str, LinkProxy] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._pingers: dict[str, Participant] = {}
+        self._watcher: _Watcher | None = None
         try:
             for number, (name, link) in enumerate(self.links.items()):
                 self._proxies[name] = LinkProxy(name, link, endpoints, [*seed, number])
@@ -158,25 +169,87 @@ class Links:
         return found
 
     def ping(self) -> dict[str, list[int]]:
-        """Round trips to the venue in ns, one after the other, by link and DIRECT; fewer where answers did not come."""
-        found = {}
+        """Round trips to the venue in ns, one after the other, by link and DIRECT; fewer where an answer did not
+        come in time: whose answer the next one is would not be known."""
+        found: dict[str, list[int]] = {}
         for name, pinger in self._pingers.items():
             nominal_ns = self.links[name].nominal_rtt_ns if name else 0
             many = min(PINGS_MOST, max(PINGS_LEAST, math.floor(CHECK_S * SECOND / max(nominal_ns, 1))))
             timeout_ns = int(_PING_TIMEOUT_S * SECOND) + 8 * nominal_ns  # the first one shakes hands
             _round_trip_ns(pinger, timeout_ns)
-            trips = [_round_trip_ns(pinger, timeout_ns) for _ in range(many)]
-            found[name] = [trip for trip in trips if trip is not None]
+            trips = found[name] = []
+            while len(trips) < many and (trip := _round_trip_ns(pinger, timeout_ns)) is not None:
+                trips.append(trip)
         return found
+
+    def watch(self) -> None:
+        """Ping on every WATCH_MS until `watched`, in a thread that does nothing else. No other ping meanwhile."""
+        if self._watcher is None:
+            self._watcher = _Watcher(self.links, self._pingers)
+            self._watcher.start()
+
+    def watched(self) -> dict[str, list[tuple[int, int]]]:
+        """Stop; of each link and DIRECT, of each answer: the venue's clock when it was given, and the round trip."""
+        if self._watcher is None:
+            return {}
+        watcher, self._watcher = self._watcher, None
+        watcher.stop()
+        return {name: list(seen) for name, seen in watcher.seen.items()}
 
     def close(self) -> None:
         """End the proxies. Idempotent."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
         for pinger in self._pingers.values():
             pinger.close()
         self._pingers.clear()
         self._context.destroy(linger=0)
         for proxy in self._proxies.values():
             proxy.close()
+
+
+class _Watcher(threading.Thread):
+    """One ping of each link is under way at a time."""
+
+    def __init__(self, links: Mapping[str, Link], pingers: Mapping[str, Participant]) -> None:
+        super().__init__(name="link-watcher", daemon=True)
+        self.seen: dict[str, deque[tuple[int, int]]] = {name: deque(maxlen=_WATCHED_MOST) for name in pingers}
+        self._pingers = pingers
+        self._lost_ns = {name: _WATCH_LOST_NS + (links[name].nominal_rtt_ns if name else 0) for name in pingers}
+        self._sent_ns: dict[str, int] = {}
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        names = {pinger.orders: name for name, pinger in self._pingers.items()}
+        for socket_of in names:
+            poller.register(socket_of, zmq.POLLIN)
+        next_ns = monotonic_ns()
+        end_ns = None
+        while True:
+            now_ns = monotonic_ns()
+            if self._stopped.is_set():
+                end_ns = end_ns or now_ns + _LAST_ANSWERS_NS + max(self._lost_ns.values()) - _WATCH_LOST_NS
+                if not self._sent_ns or now_ns > end_ns:  # with every answer heard, the next one is the next ping's
+                    return
+            elif now_ns >= next_ns:
+                next_ns = now_ns + WATCH_MS * MS
+                for name, pinger in self._pingers.items():
+                    if now_ns - self._sent_ns.get(name, 0) > self._lost_ns[name]:
+                        self._sent_ns[name] = monotonic_ns()
+                        pinger.request_depth(_INSTRUMENT)
+            ready = poller.poll(max(1, min(WATCH_MS, (next_ns - monotonic_ns()) // MS)))
+            heard_ns = monotonic_ns()
+            for socket_of, _ in ready:
+                name = names[socket_of]
+                for answer in self._pingers[name].messages():
+                    if isinstance(answer, wire.Depth) and name in self._sent_ns:
+                        self.seen[name].append((answer.time_ns, heard_ns - self._sent_ns.pop(name)))
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
 
 
 def _round_trip_ns(pinger: Participant, timeout_ns: int) -> int | None:

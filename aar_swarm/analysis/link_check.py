@@ -62,5 +62,15 @@ def off_nominal(links: Sequence[dict[str, Any]]) -> list[str]:
     return said
 
 
+def in_words(links: Sequence[dict[str, Any]]) -> str:
+    """Measured against nominal, of each."""
+    return "; ".join(
+        f"{link['link']} of host {link['host']}: round trip "
+        f"{'unknown' if link['measured_rtt_ns_p50'] is None else format(link['measured_rtt_ns_p50'] / MS, '.2f')} ms, "
+        f"nominal {link['nominal_rtt_ns'] / MS:.2f} ms"
+        for link in links
+    )
+
+
 def _quantile(values_ns: Sequence[int], share: float) -> int | None:
     return int(np.quantile(values_ns, share, method="inverted_cdf")) if len(values_ns) else None
