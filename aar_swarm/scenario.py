@@ -35,7 +35,7 @@ from aar_swarm.scenario_tables import (
     Supervisor,
 )
 from aar_swarm.vendors.config import Vendors
-from cluster.links import DIRECT
+from cluster.links import DIRECT, DIRECTLY
 from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
@@ -450,6 +450,8 @@ def _check_facilities(scenario: Scenario) -> None:
         with _told(where):
             if build is not None:
                 build()
+    if DIRECTLY in scenario.links:
+        raise ConfigurationError(f"links.{DIRECTLY}: this name is of those without a link; choose another")
     named = {
         "node_links": scenario.node_links,
         **{f"{name}.link": [g.link] for name, g in scenario.participants.items()},

@@ -29,6 +29,8 @@ from exchange.types import NOBODY
 
 DIRECT = ""
 """The name of no link: straight to the venue."""
+DIRECTLY = "direct"
+"""What those without a link are called where something is told of them."""
 PINGS_MOST, PINGS_LEAST = 100, 5
 """Of a check, as many as fit into CHECK_S."""
 CHECK_S = 0.5

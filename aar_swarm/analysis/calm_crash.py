@@ -11,11 +11,9 @@ from typing import Any
 import polars as pl
 
 from aar_swarm.analysis.session import Session
-from cluster.links import DIRECT
+from cluster.links import DIRECT, DIRECTLY
 from exchange.clock import MS
 
-DIRECTLY = "direct"
-"""What the participants without a link are called."""
 PING_COLUMNS = {"host": pl.Int64, "link": pl.String, "venue_ns": pl.Int64, "round_trip_ns": pl.Int64}
 _QUANTILES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 

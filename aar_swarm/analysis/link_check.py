@@ -45,11 +45,19 @@ def told(
 
 
 def off_nominal(links: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each link whose median round trip is not what it should be, or that nothing came through."""
+    """A sentence for each way in which a link was not what it should be: its median round trip before and after the
+    session, how late it was while it carried the session, connections that it could not take."""
     said = []
     for link in links:
         nominal_ns, measured_ns = link["nominal_rtt_ns"], link["measured_rtt_ns_p50"]
         where = f"Link {link['link']} of host {link['host']} ({link['address']})"
+        if link["scheduling"] is None:
+            said.append(f"{where}: its proxy ended before the session was over, and nothing passed it any more.")
+        if (link["delivered_late_ns_p50"] or 0) > TOLERANCE_NS:
+            late_ms = link["delivered_late_ns_p50"] / MS
+            said.append(f"{where}: half of what it carried was more than {late_ms:.2f} ms too late; it was overloaded.")
+        if link["descriptor_shortages"]:
+            said.append(f"{where}: it had no descriptors left (ulimit -Hn), and connections had to wait.")
         if measured_ns is None:
             said.append(f"{where}: no ping came back, so its delay is not known.")
         elif abs(measured_ns - nominal_ns) > max(TOLERANCE_NS, TOLERANCE_SHARE * nominal_ns):
