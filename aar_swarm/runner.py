@@ -36,6 +36,7 @@ from cluster.clocks import Reading, host_clock, largest_bound_ns
 from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
+from cluster.links import LinkFailed
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
@@ -239,7 +240,7 @@ class _Run:
         except placement.RayDidNotStart as error:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
             raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
@@ -272,8 +273,9 @@ class _Run:
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
         memory_kb = self.swarm.memory_kb()
         hosts = self.swarm.nodes()
+        links = self.swarm.check_links()
         before, venue_boot_id = self.swarm.read_clocks(self.venue)
-        self._write_manifest(started, hosts)
+        self._write_manifest(started, hosts, links)
         self._note_clocks(before, [None] * len(hosts), venue_boot_id)
         self._play()
         after, _ = self.swarm.read_clocks(self.venue)
@@ -330,7 +332,9 @@ class _Run:
         commands = opening_commands(self.scenario, self.agents)
         self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
-    def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+    def _write_manifest(
+        self, started: dict[str, Any], hosts: list[dict[str, Any]], links: list[dict[str, Any]]
+    ) -> None:
         groups = self.swarm.groups
         self.manifest = {
             "scenario": self.scenario.model_dump(),
@@ -342,6 +346,7 @@ class _Run:
             "started_utc": clock.utc_stamp(),
             "driver_host": socket.gethostname(),
             "hosts": hosts,
+            "links": links or None,
             "scheduling": started["scheduling"],
             "cores": os.cpu_count(),
             "versions": versions(),

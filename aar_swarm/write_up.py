@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from aar_swarm import results
-from aar_swarm.analysis import tables
+from aar_swarm.analysis import link_check, tables
 from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.calm import calm, refusals
+from aar_swarm.analysis.calm_crash import PING_COLUMNS, calm_and_crash
 from aar_swarm.analysis.host_clocks import host_clocks, kills_on_venue_clock, rows_on_venue_clock
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
@@ -76,6 +77,7 @@ def write_up(
     )
     rows = rows_on_venue_clock(outcome["rows"], clocks)
     kills = kills_on_venue_clock(outcome["kills"], clocks)
+    pings = pl.DataFrame(outcome["pings"], PING_COLUMNS, orient="row")
     measured, losses = measure(session, rows, latency, timings)
     killed = {agent for kill in kills for agent, _ in kill["deaths"]}
     lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
@@ -99,13 +101,18 @@ def write_up(
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        **calm_and_crash(session, latency, outcome["link_of"], pings, measured["stampede_last_ms"]),
+        "links": outcome["links"] or None,
+        "links_off_nominal": link_check.off_nominal(outcome["links"]) or None,
         **refusals(session),
         "calm": calm(session, outcome["supervisor"]),
         **own_measures(session, rows),
         **kill_times(session, kills),
         "clock_bound_ns": manifest["clock_bound_ns"],
         "starvation": starvation(rows, manifest["hosts"], manifest["cores"]),
-        **stampede_order(session, outcome["rows"], timings, clocks, scenario.link_delays_ns(len(groups))),
+        **stampede_order(
+            session, outcome["rows"], timings, clocks, [scenario.link_delays_ns(link) for link in outcome["link_of"]]
+        ),
         "supervisor": supervision(session, outcome["supervisor"], final["state_hash"]),
     }
     if outcome["supervisor"]:
@@ -131,7 +138,11 @@ def write_up(
     liquidations.write_parquet(directory / results.LIQUIDATIONS)
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
-    tables.from_records(rows).with_columns(pl.Series("participants", groups)).write_parquet(directory / results.AGENTS)
+    tables.from_records(rows).with_columns(
+        pl.Series("participants", groups), pl.Series("link", outcome["link_of"])
+    ).write_parquet(directory / results.AGENTS)
+    if outcome["links"]:
+        pings.write_parquet(directory / results.LINK_PINGS)
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))

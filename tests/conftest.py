@@ -36,7 +36,7 @@ MACHINE = (
         "test_machine_lock",
     ),
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
-    *("test_notice_board", "test_guard", "test_host", "test_zygote"),
+    *("test_notice_board", "test_guard", "test_host", "test_zygote", "test_links", "test_link_measures"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
 NO_KERNELS = {
@@ -58,6 +58,7 @@ NO_KERNELS = {
         "test_wire_document",
         "test_guard",
         "test_host",
+        "test_links",
         "test_machine_lock",
         "test_zygote",
     ),

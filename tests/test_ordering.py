@@ -178,7 +178,7 @@ def test_starvation_and_the_way_to_the_agents_are_in_the_summary():
     told = latencies(latency_table(session.commands, timings), session, rows, timings)
     assert told["notice_ns_max"] == 6 * MS - 5  # matched 5 ns after its receipt
     assert told["decision_stampede_ns_p50"] == round(0.2 * MS)
-    assert told["venue_calm_ns_p50"] is None  # nobody sent anything before the signal
+    assert told["decision_calm_ns_p50"] is None  # nobody sent anything before the signal
 
 
 @pytest.mark.parametrize(

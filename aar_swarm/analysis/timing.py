@@ -77,15 +77,15 @@ def signal_told_ns(session: Session, timings: Array) -> int | None:
 
 
 def latencies(latency: pl.DataFrame, session: Session, rows: Array, timings: Array) -> dict[str, int | None]:
-    """decision, transit and venue time, ns, over the whole session, and each before the signal (calm) and from it on
-    (stampede); notice: the signal's, from the venue's having taken it in to each agent's having heard it."""
+    """decision, transit and venue time, ns, over the whole session, and the first two before the signal (calm) and from
+    it on (stampede); notice: the signal's, from the venue's having taken it in to each agent's having heard it."""
     parts: dict[str, pl.Series] = {}
     told_ns = signal_told_ns(session, timings)
     if told_ns is not None:
         parts["notice"] = pl.Series(rows["signal_heard_ns"][rows["signal_heard_ns"] > 0] - told_ns)
     for name in ("decision", "transit", "venue"):
         parts[name] = latency[f"{name}_ns"]
-        if session.signal_ns is not None:
+        if session.signal_ns is not None and name != "venue":
             calm = pl.col("received_ns") < session.signal_ns
             parts[f"{name}_calm"] = latency.filter(calm)[f"{name}_ns"]
             parts[f"{name}_stampede"] = latency.filter(~calm)[f"{name}_ns"]
