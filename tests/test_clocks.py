@@ -2,7 +2,10 @@
 
 import multiprocessing
 import socket
+import subprocess
+import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from aar_swarm.analysis.host_clocks import host_clocks, kills_on_venue_clock, rows_on_venue_clock
 from aar_swarm.analysis.tables import latency_table
-from cluster.clocks import PINGS, HostClock, Reading, Responder, host_clock, largest_bound_ns, measure, reading
+from cluster.clocks import PINGS, HostClock, Reading, Responder, boot_id, host_clock, largest_bound_ns, measure, reading
 from cluster.kill_switch import Kill
 from exchange import clock
 from exchange.clock import MS
@@ -19,6 +22,7 @@ from exchange.loop import TIMING
 from exchange.types import COMMAND, CommandKind
 from tests.hand_made import board
 
+ROOT = Path(__file__).resolve().parent.parent
 SHIFT_NS = 37 * clock.SECOND + 12_345
 
 
@@ -51,6 +55,32 @@ def test_the_offset_to_another_process_with_a_shifted_clock_is_found_within_its_
     finally:
         here.send(None)
         process.join()
+
+
+_NAMESPACED = """
+from cluster.clocks import Responder, boot_id
+responder = Responder("127.0.0.1")
+print(*responder.address, responder.token.hex(), boot_id(), flush=True)
+input()
+responder.close()
+"""
+
+
+def test_a_time_namespace_is_not_taken_for_the_same_clock():
+    """A real CLOCK_MONOTONIC that is ahead by 5,000 s, on this kernel: its boot_id says the contrary."""
+    enter = ["unshare", "--time", "--monotonic", "5000", "--fork"]
+    if subprocess.run([*enter, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("time namespaces need root, Linux 5.6 and util-linux 2.36")
+    command = [*enter, sys.executable, "-c", _NAMESPACED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        host, port, token, venue_boot_id = process.stdout.readline().split()
+        readings = [measure((host, int(port)), bytes.fromhex(token)) for _ in range(2)]
+        process.communicate("\n")
+    assert venue_boot_id == boot_id()
+    found = host_clock(*readings, same_kernel=True)
+    assert found["bound_ns"] is not None and found["bound_ns"] > 0
+    assert abs(found["offset_ns"] - 5000 * clock.SECOND) <= found["bound_ns"]
 
 
 def test_on_one_kernel_the_clock_is_one_and_the_measured_offset_is_the_method_s_error():
