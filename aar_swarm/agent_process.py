@@ -30,7 +30,7 @@ from aar_swarm.agents.base import (
 from aar_swarm.lease import Lease
 from aar_swarm.names import agent_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
-from aar_swarm.starvation import FIELDS, StampedeWaits
+from aar_swarm.starvation import FIELDS, ProcessWaits, StampedeWaits
 from aar_swarm.vendors import process as vendor_process
 from aar_swarm.vendors.client import VendorClient
 from cluster.notice_board import POSTED_KINDS, NoticeReader
@@ -135,7 +135,8 @@ class AgentProcess:
         topics = _topics(kind, self.strategy.market)
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
-        self.waits = StampedeWaits(row)
+        self.process_waits = ProcessWaits()
+        self.waits = StampedeWaits(row, self.process_waits)
         self.vendor: VendorClient | None = None
         self.models = list(spec["models"])
         self.explains = bool(spec["explains"])
@@ -196,7 +197,7 @@ class AgentProcess:
                 wake_ns = now + 20 * clock.MS
             if wake_ns > now:
                 if not self.row["signal_heard_ns"]:
-                    self.waits.before_rest()
+                    self.process_waits.before_rest()
                 self._wait(max(1, (wake_ns - now) // clock.MS))
             self._take_told()
             for message in self.venue.messages():

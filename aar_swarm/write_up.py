@@ -111,9 +111,7 @@ def write_up(
         **kill_times(session, kills),
         "clock_bound_ns": manifest["clock_bound_ns"],
         "starvation": starvation(rows, manifest["hosts"], manifest["cores"]),
-        **stampede_order(
-            session, outcome["rows"], timings, clocks, [scenario.link_delays_ns(link) for link in outcome["link_of"]]
-        ),
+        **stampede_order(session, outcome["rows"], timings, clocks, delays),
         "supervisor": supervision(session, outcome["supervisor"], final["state_hash"]),
     }
     if outcome["supervisor"]:

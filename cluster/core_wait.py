@@ -27,7 +27,7 @@ class Waited(NamedTuple):
 
 
 class CoreWait:
-    """Of this process. Make it when its threads exist; after a fork one must make it anew."""
+    """Of this process, for as long as it lives. Make it when its threads exist; after a fork one must make it anew."""
 
     def __init__(self) -> None:
         main = os.getpid()
@@ -44,11 +44,6 @@ class CoreWait:
         waits = [int(os.pread(thread, _BYTES, 0).split()[1]) for thread in self._threads]
         preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         return Waited(clock.on_core_ns(), sum(waits), sum(waits[1:]), preempted)
-
-    def close(self) -> None:
-        for descriptor in self._threads:
-            os.close(descriptor)
-        self._threads, self.is_known = [], False
 
 
 def _open(thread: int) -> int | None:
