@@ -55,7 +55,7 @@ class Run:
     decisions = cached_property(lambda self: self._table(DECISIONS))
     """Every participant's command with its rule, its cause and its times."""
     latency = cached_property(lambda self: self._table(LATENCY))
-    """decision_ns, transit_ns, match_ns and venue_ns of every participant's command."""
+    """decision_ns, transit_ns, hold_ns, match_ns and venue_ns of every participant's command."""
     link_pings = cached_property(lambda self: self._table(LINK_PINGS))
     """Round trips during the session, by host and link; only of a run with links."""
     book = cached_property(lambda self: self._table(BOOK))
