@@ -173,7 +173,9 @@ def test_transit_is_corrected_by_the_host_s_offset():
     commands = np.zeros(2, COMMAND)
     commands["kind"], commands["account"] = CommandKind.PLACE_ORDER, [1, 3]
     commands["heard_ns"], commands["sent_ns"], commands["received_ns"] = 1 * MS, 2 * MS, [3 * MS, 10 * MS]
-    found = latency_table(commands, np.zeros(2, TIMING), host_clocks(_manifest(), 5).offset_ns)
+    timings = np.zeros(2, TIMING)
+    timings["arrived_ns"] = commands["received_ns"]
+    found = latency_table(commands, timings, host_clocks(_manifest(), 5).offset_ns)
     assert found["transit_ns"].to_list() == [MS, MS]
     assert found["decision_ns"].to_list() == [MS, MS]  # a difference of one clock
 

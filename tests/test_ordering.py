@@ -48,6 +48,7 @@ def spread_over(most_ms: float, seed: int) -> np.ndarray:
         ({"network": spread_over(1, 1), "scheduler": spread_over(20, 2)}, "scheduler", ["scheduler"]),
         ({"computing": spread_over(20, 1)}, "neither", ["computing"]),
         ({"rest": spread_over(20, 1)}, "neither", ["rest"]),
+        ({"sequencing": spread_over(20, 1)}, "neither", ["sequencing"]),
         ({"scheduler": spread_over(20, 1), "rest": spread_over(20, 2)}, "mixed", ["scheduler", "rest"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -76,10 +77,8 @@ def test_two_classes_of_links_order_between_them_and_the_scheduler_within():
 
 def test_a_wait_that_only_stretches_the_order_decided_nothing():
     """All wait in the order in which they would have arrived anyway."""
-    fan_out = np.arange(RACERS) * 0.01
-    found = ordering(
-        race_of(rest=fan_out, scheduler=fan_out * 50, network=np.zeros(RACERS), computing=np.zeros(RACERS))
-    )
+    fan_out, none = np.arange(RACERS) * 0.01, np.zeros(RACERS)
+    found = ordering(race_of(rest=fan_out, scheduler=fan_out * 50, network=none, computing=none, sequencing=none))
     assert found["stampede_ordered_by"] == "mixed" and found["stampede_order"]["deciding"] == []
     assert found["stampede_order"]["share_of_variance"]["scheduler"] > 0.9  # and is not taken for the cause of order
 
@@ -147,14 +146,17 @@ def test_the_parts_of_a_way_are_taken_from_the_commands_and_the_scoreboard():
     answers = first_answers(session, rows)
     assert sorted(answers["account"].tolist()) == list(range(20))  # neither the second order of 0 nor what is no answer
     delays = np.array([0.5 * MS, 1 * MS] * 10 + [0], np.int64)
-    found = race(session, rows, 1 * MS, delays, delays, np.zeros(21, np.int64))
+    timings = timings_of(session)
+    timings["arrived_ns"] -= 50_000  # the venue held each order for 0.05 ms
+    found = race(session, rows, timings, 1 * MS, delays, delays, np.zeros(21, np.int64))
     assert found is not None
     at = found.accounts.tolist().index(0)
     assert found.arrival[at] == (0.5 + 4 + 0.2 + 0.1 + 0.5) * MS
     assert found.network[at] == 1 * MS
-    assert found.scheduler[at] == pytest.approx(4.1 * MS)  # of the wait in sending only what the way has room for
+    assert found.sequencing[at] == 50_000
+    assert found.scheduler[at] == pytest.approx(4.05 * MS)  # of the wait in sending only what the way has room for
     assert found.computing[at] == pytest.approx(0.2 * MS) and found.rest[at] == pytest.approx(0, abs=1)
-    assert np.allclose(found.network + found.scheduler + found.computing + found.rest, found.arrival)
+    assert np.allclose(found.network + found.scheduler + found.computing + found.sequencing + found.rest, found.arrival)
 
 
 def test_a_stampede_ordered_by_waits_says_so_and_where_waits_are_not_counted_nothing_is_said():

@@ -1,8 +1,9 @@
-"""What decided in which order a stampede arrived: the network, the machine's scheduler, the agents' computing, or else.
+"""What decided in which order a stampede came: the network, the machine's scheduler, the agents' computing, or else.
 
-Every racer's time from the signal to its arrival at the venue is parted into what the network was to take (nominal),
-what it waited for a core, what it computed, and the rest. Then, for each part in turn, it is asked which pairs of
-racers would have arrived the other way round without it. docs/time.md defines and defends this; all times in ns.
+Every racer's time from the signal until the venue took its order in is parted into what the network was to take
+(nominal), what it waited for a core, what it computed, what the venue held it, and the rest. Then, for each part in
+turn, it is asked which pairs of racers would have come the other way round without it. docs/time.md defines and defends
+this; all times in ns.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ DOMINANT = 0.5
 """A part that decided at least so much of what the strongest decided is named beside it."""
 LEAST_SHARE = 0.05
 """A part that reverses fewer pairs decided nothing."""
-PARTS = ("network", "scheduler", "computing", "rest")
+PARTS = ("network", "scheduler", "computing", "sequencing", "rest")
 
 
 class Race(NamedTuple):
@@ -35,6 +36,7 @@ class Race(NamedTuple):
     network: Array
     scheduler: Array
     computing: Array
+    sequencing: Array
     rest: Array
 
 
@@ -54,14 +56,23 @@ def first_answers(session: Session, rows: Array) -> Array:
     return mine[np.unique(mine["account"], return_index=True)[1]]
 
 
-def race(session: Session, rows: Array, signal_ns: int, up_ns: Array, down_ns: Array, offsets_ns: Array) -> Race | None:
+def race(
+    session: Session,
+    rows: Array,
+    timings: Array,
+    signal_ns: int,
+    up_ns: Array,
+    down_ns: Array,
+    offsets_ns: Array,
+) -> Race | None:
     """The parts of each racer's way; None where the kernel does not count waits or nobody raced.
 
-    Args: rows: the scoreboard as the agents wrote it; signal_ns: when the venue had taken the signal in; up_ns,
-    down_ns: nominal one-way delays by account, to the venue and from it; offsets_ns: venue's clock less that of the
-    account's host, which only the bound on the wait in sending needs.
+    Args: rows: the scoreboard as the agents wrote it; timings: the venue's; signal_ns: when the venue had taken the
+    signal in; up_ns, down_ns: nominal one-way delays by account, to the venue and from it; offsets_ns: venue's clock
+    less that of the account's host, which only the bound on the wait in sending needs.
     """
     answers = first_answers(session, rows)
+    answers = answers[answers["sequence"] <= len(timings)]
     known = rows[rows["waits_known"] != 0] if "waits_known" in (rows.dtype.names or ()) else rows[:0]
     answers = answers[np.isin(answers["account"], known["agent_id"])]
     if not len(answers):
@@ -71,12 +82,15 @@ def race(session: Session, rows: Array, signal_ns: int, up_ns: Array, down_ns: A
     own = known[[places[account] for account in accounts.tolist()]]
     arrival = (answers["received_ns"] - signal_ns).astype(float)
     network = (up_ns + down_ns)[accounts].astype(float)
-    transit = answers["received_ns"] - (answers["sent_ns"] + offsets_ns[accounts]) - up_ns[accounts]
+    arrived_ns = timings["arrived_ns"][answers["sequence"] - 1]
+    held = (answers["received_ns"] - arrived_ns).astype(float)
+    transit = arrived_ns - (answers["sent_ns"] + offsets_ns[accounts]) - up_ns[accounts]
     # Of the wait from the order's sending to its answer, what the way to the venue can have contained.
     sending = np.clip(own["sending_waited_ns"], 0, np.maximum(transit, 0))
-    waited = np.minimum(own["stampede_waited_ns"] + sending, np.maximum(arrival - network, 0))
+    waited = np.minimum(own["stampede_waited_ns"] + sending, np.maximum(arrival - held - network, 0))
     computed = own["stampede_on_core_ns"].astype(float)
-    return Race(accounts, arrival, network, waited, computed, arrival - network - waited - computed)
+    rest = arrival - network - waited - computed - held
+    return Race(accounts, arrival, network, waited, computed, held, rest)
 
 
 def reversed_without(arrival: Array, part: Array) -> float:
@@ -107,7 +121,7 @@ def ordering(found: Race | None) -> dict[str, Any]:
 
     The strongest part is that without which most pairs would have been reversed; parts with at least half of its share
     count with it. Only the scheduler: "scheduler"; only the network: "network"; one of these with another: "mixed";
-    neither of them: "neither" (computing, or the rest: the venue's fan-out and backlog, jitter, the agents' timers). If
+    neither of them: "neither" (computing; sequencing, a speed bump or hold-and-release of the venue's; or the rest). If
     none reverses LEAST_SHARE, the order would be the same without any one of them: "mixed", and deciding is empty.
     """
     if found is None or len(found.accounts) < LEAST_RACERS:
@@ -150,7 +164,7 @@ def stampede_order(
         return ordering(None)
     delays = np.array(link_delays_ns, np.int64)
     half = clocks.base_rtt_ns // 2
-    return ordering(race(session, rows, told_ns, delays[:, 0] + half, delays[:, 1] + half, clocks.offset_ns))
+    return ordering(race(session, rows, timings, told_ns, delays[:, 0] + half, delays[:, 1] + half, clocks.offset_ns))
 
 
 def _spread(values: Array) -> int:

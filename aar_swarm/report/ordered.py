@@ -12,6 +12,7 @@ _NAMES = {
     "network": "the links' delays",
     "scheduler": "the waits for a core",
     "computing": "the agents' own computing",
+    "sequencing": "how long the venue held orders",
     "rest": "what is neither link, wait nor computing",
 }
 
