@@ -139,7 +139,7 @@ class Scenario(Config):
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
-    def link_ways_ns(self, link: str) -> tuple[int, int]:
+    def link_delays_ns(self, link: str) -> tuple[int, int]:
         """Of a link's members: what the way to the venue and the way from it nominally take, the medians of the jitter
         included; (0, 0) of those without one."""
         if link == DIRECT:

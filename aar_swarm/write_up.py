@@ -77,7 +77,7 @@ def write_up(
     )
     rows = rows_on_venue_clock(outcome["rows"], clocks)
     kills = kills_on_venue_clock(outcome["kills"], clocks)
-    delays = [scenario.link_ways_ns(link) for link in outcome["link_of"]]
+    delays = [scenario.link_delays_ns(link) for link in outcome["link_of"]]
     pings = pl.DataFrame(outcome["pings"], PING_COLUMNS, orient="row")
     measured, losses = measure(session, rows, latency, timings)
     killed = {agent for kill in kills for agent, _ in kill["deaths"]}
