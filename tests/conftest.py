@@ -58,6 +58,7 @@ NO_KERNELS = {
         "test_wire_document",
         "test_guard",
         "test_host",
+        "test_launch",
         "test_machine_lock",
         "test_zygote",
     ),
