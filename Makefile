@@ -39,7 +39,7 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra dev --quiet --output-file requirements.lock pyproject.toml
-	grep -o '^[a-z0-9_.-]*==[^ ]*' requirements.lock > .constraints
+	sed -n 's/ \\$$//; /==/p' requirements.lock | grep '^[a-z]' > .constraints
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra cluster --constraint .constraints --quiet --output-file cluster/launch/requirements.lock pyproject.toml
 	rm .constraints
