@@ -60,6 +60,7 @@ make_hosts() {
 	for host in $(seq 0 $DESK); do
 		local own=$STATE/$host
 		mkdir -p "$own/home/.ssh" "$own/tmp" "$own/tree"
+		cp -r /etc/skel/. "$own/home"
 		cp "$STATE/key.pub" "$own/home/.ssh/authorized_keys"
 		ip netns add "$NAME$host"
 		ip link add "$NAME$host" netns "$NAME"hub type veth peer name eth0 netns "$NAME$host"
@@ -73,7 +74,7 @@ make_hosts() {
 		ip netns exec "$NAME$host" unshare --uts --mount --pid --fork --kill-child --mount-proc bash -c "
 			hostname $NAME$host && mount --bind $own/home $STATE/home && mount --bind $STATE/passwd /etc/passwd &&
 			mkdir -p $own/tmp/ray && mkdir -p /tmp/ray && mount --bind $own/tmp/ray /tmp/ray && $tree
-			cd / && touch $own/ready && exec sleep infinity" </dev/null >"$own/log" 2>&1 &
+			cd / && touch $own/ready && while :; do sleep 3600 & wait; done" </dev/null >"$own/log" 2>&1 &
 		local outer=$!
 		for _ in $(seq 100); do [ ! -e "$own/ready" ] || break; sleep 0.1; done
 		[ -e "$own/ready" ] || { cat "$own/log" >&2; echo "host $host could not be made" >&2; exit 1; }
@@ -93,7 +94,7 @@ start_sshd() {
 		PermitRootLogin yes
 		StrictModes no
 		PrintMotd no
-		SetEnv PATH=$VENV/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=$ROOT
+		SetEnv PYTHONPATH=$ROOT
 	END
 	inside "$1" "$(command -v sshd)" -D -f "$own/sshd_config" -E "$own/sshd.log" </dev/null >/dev/null 2>&1 &
 }
@@ -113,7 +114,7 @@ write_config() {
 		config = yaml.safe_load(text)
 		config["provider"]["worker_ips"] = workers
 		config["auth"]["ssh_private_key"] = f"{state}/key"
-		config["setup_commands"] = [f"test -f {root}/pyproject.toml"]
+		config["setup_commands"][0] = f"test -f {root}/pyproject.toml"
 		print(yaml.safe_dump(config))
 	END
 }
@@ -141,7 +142,10 @@ echo "== aar run"
 inside 0 env RAY_AUTH_MODE=token python -m aar_swarm.cli run exit-door --size small --address "$(address 0):6379" --out "$STATE/home/run" --json
 [ -z "$KEEP" ] || cp -r "$STATE/0/home/run" "$KEEP"
 echo "== ray down"
-inside $DESK ray down -y "$STATE/ray-up.yaml" 2>&1 | tail -n 3
-for host in $(seq 0 $((HOSTS - 1))); do
-	echo "host $host: $(inside $host pgrep -c raylet || true) raylets left"
+inside $DESK ray down -y "$STATE/ray-up.yaml" 2>&1 | tail -n 30
+for second in $(seq 0 10 120); do
+	for host in $(seq 0 $((HOSTS - 1))); do
+		echo "$second s after: host $host: $(inside $host pgrep -c raylet || true) raylets left"
+	done
+	sleep 10
 done
