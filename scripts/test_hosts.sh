@@ -112,7 +112,7 @@ ray_start() { # I ARGUMENTS…
 ray_up() {
   # From the root directory and without this tree in the path: Ray's own processes know nothing of the project.
   cd / && unset PYTHONPATH
-  ray_start 0 --head --port=$PORT --include-dashboard=false --resources='{"exchange": 1}' || return 1
+  ray_start 0 --head --port=$PORT --temp-dir=/tmp/ray --include-dashboard=false --resources='{"exchange": 1}' || return 1
   for ((i = 1; i < $(count); i++)); do ray_start "$i" --address="$(address 0):$PORT" || return 1; done
 }
 
