@@ -1,151 +1,139 @@
 #!/bin/bash
 # Try cluster/launch/ray-up.yaml for real: `ray up`, a run over the cluster, `ray down`, on hosts of this one machine.
 #
-#   scripts/try_ray_up.sh [DIRECTORY]      the run's directory is left in DIRECTORY (default: none is kept)
+#   try_ray_up.sh [DIRECTORY]    the run is kept in DIRECTORY, which must not be there (default: it is not kept)
 #
-# Three hosts with sshd and a desk without, each with network, process, mount and host name of its own (namespaces), its
-# own home and its own copy of this repository, which `ray up` puts there with rsync. They share the machine's .venv, so
-# nothing is installed. Needs root, ip, unshare, sshd, rsync and a .venv; exit status 77, with the reason, where it has not.
-# Environment: VENV (default .venv), AAR_HOSTS (prefix of names; default aarup), AAR_NET (first three bytes; default 10.78.9)
+# Four hosts by test_hosts.sh: three with sshd, and a desk from which they are started. Each has a home of its own and,
+# at the path of this repository, a copy that `ray up` makes there with rsync. Python and the dependencies are this
+# machine's, so nothing is installed. It fails where a worker's Ray has not ended two minutes after `ray down`.
+# Needs root, openssh-server, rsync and what test_hosts.sh needs; exit status 77 and the reason where something is not here.
+# Environment: that of test_hosts.sh.
 set -euo pipefail
-ROOT=$(cd "$(dirname "$0")/.." && pwd -P)
-VENV=$(cd "${VENV:-$ROOT/.venv}" 2>/dev/null && pwd -P) || { echo "there is no .venv: make, or name another as VENV" >&2; exit 77; }
-NAME=${AAR_HOSTS:-aarup}
-NET=${AAR_NET:-10.78.9}
-KEEP=${1:-}
-HOSTS=3
-DESK=$HOSTS
-
-[ "$(id -u)" = 0 ] || { echo "not root: network namespaces cannot be made" >&2; exit 77; }
-for tool in ip unshare nsenter sshd ssh ssh-keygen rsync; do
-	command -v "$tool" >/dev/null || PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null ||
-		{ echo "there is no $tool: apt-get install openssh-server rsync iproute2 util-linux" >&2; exit 77; }
-done
 PATH=$PATH:/usr/sbin
-STATE=$(mktemp -d "${TMPDIR:-/tmp}/$NAME.XXXXXX")
-[ -z "$KEEP" ] || KEEP=$(realpath "$KEEP")
+export AAR_HOSTS_PREFIX=${AAR_HOSTS_PREFIX:-aarup}
+ROOT=$(cd "$(dirname "$0")/.." && pwd -P)
+HOSTS=$ROOT/scripts/test_hosts.sh
+PYTHON=${AAR_HOSTS_PYTHON:-$ROOT/.venv/bin/python}
+BIN=$(dirname "$PYTHON")
+STATE=${TMPDIR:-/tmp}/$AAR_HOSTS_PREFIX-hosts
+OURS=$STATE/up
+KEEP=${1:+$(realpath "$1")}
+DESK=3
+WORKERS=2
+SSH_SOCKETS=/tmp/ray_ssh_$(printf root | md5sum | cut -c1-10) # the same for all of a user's `ray up`
+LEFT_S=120 # a raylet ends by itself when it has not reached the head for a minute
 
-address() { echo "$NET.$((10 + $1))"; }
-inside() { # HOST COMMAND…: as a login there would
-	local host=$1
-	shift
-	nsenter --target "$(cat "$STATE/$host/pid")" --net --mount --uts --pid -- \
-		env -i -C "$ROOT" HOME="$STATE/home" PATH="$VENV/bin:$PATH" PYTHONPATH="$ROOT" LANG=C.UTF-8 TERM=dumb "$@"
-}
+unable() { echo "try_ray_up: $*" >&2; exit 77; }
+address() { echo "10.77.0.$((10 + $1))"; } # of test_hosts.sh
 
-down() {
-	local status=$?
-	trap - EXIT
-	for host in $(seq 0 $DESK); do
-		# The first process of a process namespace takes all others along.
-		[ ! -s "$STATE/$host/pid" ] || kill -9 "$(cat "$STATE/$host/pid")" 2>/dev/null || true
-		ip netns del "$NAME$host" 2>/dev/null || true
-	done
-	ip netns del "$NAME"hub 2>/dev/null || true
-	wait 2>/dev/null || true
-	rm -rf "$STATE"
-	exit "$status"
+as_login() { # HOST COMMAND…: with that host's home, in its copy of the repository
+  local host=$1
+  shift
+  "$HOSTS" exec "$host" env -u RAY_ADDRESS -u RAY_AUTH_TOKEN_PATH -C "$ROOT" HOME="$OURS/home" USER=root \
+    PATH="$BIN:$PATH" PYTHONPATH="$ROOT" "$@"
 }
-trap down EXIT
-trap 'exit 130' INT TERM
 
 make_hosts() {
-	ip netns add "$NAME"hub 2>/dev/null || { echo "ip netns does not work here" >&2; exit 77; }
-	ip -n "$NAME"hub link add br0 type bridge forward_delay 0
-	ip -n "$NAME"hub link set br0 up
-	# The same user, at home elsewhere: what is written there is this host's.
-	sed "s#^\(root:[^:]*:[^:]*:[^:]*:[^:]*:\)[^:]*:[^:]*#\1$STATE/home:/bin/bash#" /etc/passwd >"$STATE/passwd"
-	mkdir -p "$STATE/home" /run/sshd
-	ssh-keygen -q -t ed25519 -N '' -f "$STATE/key"
-	for host in $(seq 0 $DESK); do
-		local own=$STATE/$host
-		mkdir -p "$own/home/.ssh" "$own/tmp" "$own/tree"
-		cp -r /etc/skel/. "$own/home"
-		cp "$STATE/key.pub" "$own/home/.ssh/authorized_keys"
-		ip netns add "$NAME$host"
-		ip link add "$NAME$host" netns "$NAME"hub type veth peer name eth0 netns "$NAME$host"
-		ip -n "$NAME"hub link set "$NAME$host" master br0 up
-		ip -n "$NAME$host" link set lo up
-		ip -n "$NAME$host" addr add "$(address "$host")/24" dev eth0
-		ip -n "$NAME$host" link set eth0 up
-		ip -n "$NAME$host" route add default via "$NET.1" # leads nowhere; by it Ray finds its own address
-		local tree="mount --bind $own/tree $ROOT &&"
-		[ "$host" != $DESK ] || tree=
-		ip netns exec "$NAME$host" unshare --uts --mount --pid --fork --kill-child --mount-proc bash -c "
-			hostname $NAME$host && mount --bind $own/home $STATE/home && mount --bind $STATE/passwd /etc/passwd &&
-			mkdir -p $own/tmp/ray && mkdir -p /tmp/ray && mount --bind $own/tmp/ray /tmp/ray && $tree
-			cd / && touch $own/ready && while :; do sleep 3600 & wait; done" </dev/null >"$own/log" 2>&1 &
-		local outer=$!
-		for _ in $(seq 100); do [ ! -e "$own/ready" ] || break; sleep 0.1; done
-		[ -e "$own/ready" ] || { cat "$own/log" >&2; echo "host $host could not be made" >&2; exit 1; }
-		pgrep -P "$outer" >"$own/pid"
-		[ "$host" = $DESK ] || start_sshd "$host"
-	done
+  "$HOSTS" up $((DESK + 1)) || unable "no hosts here"
+  [ -e "$SSH_SOCKETS" ] && trap '"$HOSTS" down' EXIT || trap '"$HOSTS" down; rm -rf "$SSH_SOCKETS"' EXIT
+  trap 'exit 130' INT TERM
+  mkdir -p "$OURS/home" /run/sshd
+  ssh-keygen -q -t ed25519 -N '' -f "$OURS/key"
+  # The same user, at home elsewhere.
+  sed "s#^\(root:[^:]*:[^:]*:[^:]*:[^:]*:\)[^:]*:[^:]*#\1$OURS/home:/bin/bash#" /etc/passwd >"$OURS/passwd"
+  for host in $(seq 0 $DESK); do
+    local own=$OURS/$host
+    mkdir -p "$own/home/.ssh" "$own/tree"
+    cp -r /etc/skel/. "$own/home"
+    cp "$OURS/key.pub" "$own/home/.ssh/authorized_keys"
+    "$HOSTS" exec "$host" mount --bind "$OURS/passwd" /etc/passwd
+    if [ "$host" = $DESK ]; then # test_hosts.sh hides our code; it is the desk that has it
+      "$HOSTS" exec "$host" umount "$ROOT/aar_swarm" "$ROOT/cluster" "$ROOT/exchange"
+    else
+      "$HOSTS" exec "$host" mount --bind "$own/tree" "$ROOT"
+      start_sshd "$host"
+    fi
+    "$HOSTS" exec "$host" mount --bind "$own/home" "$OURS/home"
+  done
 }
 
-start_sshd() {
-	local own=$STATE/$1
-	ssh-keygen -q -t ed25519 -N '' -f "$own/host_key"
-	cat >"$own/sshd_config" <<-END
-		HostKey $own/host_key
-		PidFile none
-		UsePAM no
-		PasswordAuthentication no
-		PermitRootLogin yes
-		StrictModes no
-		PrintMotd no
-		SetEnv PYTHONPATH=$ROOT
-	END
-	inside "$1" "$(command -v sshd)" -D -f "$own/sshd_config" -E "$own/sshd.log" </dev/null >/dev/null 2>&1 &
+start_sshd() { # HOST
+  local own=$OURS/$1
+  ssh-keygen -q -t ed25519 -N '' -f "$own/host_key"
+  cat >"$own/sshd_config" <<END
+HostKey $own/host_key
+PidFile none
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin yes
+StrictModes no
+SetEnv PYTHONPATH=$ROOT
+END
+  "$HOSTS" exec "$1" env -u RAY_ADDRESS -u RAY_AUTH_TOKEN_PATH "$(command -v sshd)" -D -f "$own/sshd_config" \
+    </dev/null >"$own/sshd.log" 2>&1 &
 }
 
-# The manifest as it is, but for what its comments say is to be replaced, the place of the repository (its own path, bound
-# to a directory of each host: so that compiled kernels are found), and the installation.
+# The manifest as it is, but for what it says is to be replaced, the place of the repository (its path here, so that
+# compiled kernels are found) and the installation.
 write_config() {
-	"$VENV/bin/python" - "$ROOT" "$STATE" "$VENV" "$(address 0)" "$(address 1)" "$(address 2)" >"$STATE/ray-up.yaml" <<-'END'
-		import sys
-		from pathlib import Path
+  "$PYTHON" - "$ROOT" "$OURS/key" "$BIN" "$(address 0)" "$(address 1)" "$(address 2)" >"$OURS/ray-up.yaml" <<'END'
+import sys
+from pathlib import Path
 
-		import yaml
+import yaml
 
-		root, state, venv, head, *workers = sys.argv[1:]
-		text = (Path(root) / "cluster/launch/ray-up.yaml").read_text()
-		text = text.replace("~/aar-swarm/.venv", venv).replace("~/aar-swarm", root).replace("192.0.2.10", head)
-		config = yaml.safe_load(text)
-		config["provider"]["worker_ips"] = workers
-		config["auth"]["ssh_private_key"] = f"{state}/key"
-		config["setup_commands"][0] = f"test -f {root}/pyproject.toml"
-		print(yaml.safe_dump(config))
-	END
+root, key, programs, head, *workers = sys.argv[1:]
+text = (Path(root) / "cluster/launch/ray-up.yaml").read_text()
+text = text.replace("~/aar-swarm/.venv/bin", programs).replace("~/aar-swarm", root).replace("192.0.2.10", head)
+config = yaml.safe_load(text)
+config["provider"]["worker_ips"] = workers
+config["auth"]["ssh_private_key"] = key
+config["setup_commands"][0] = f"test -f {root}/pyproject.toml"
+print(yaml.safe_dump(config))
+END
 }
 
-nodes() {
-	inside 0 env RAY_AUTH_MODE=token "$VENV/bin/python" -c "
+living() {
+  as_login 0 python -c "
 import ray
 ray.init(address='$(address 0):6379', logging_level='ERROR', log_to_driver=False)
-print(sum(node['Alive'] for node in ray.nodes()))"
+print(sum(node['Alive'] for node in ray.nodes()))" 2>"$OURS/living.log" || echo 0
 }
 
+raylets() { # how many hosts have one
+  local found=0
+  for host in $(seq 0 $WORKERS); do
+    ! "$HOSTS" exec "$host" pgrep -x raylet >/dev/null || found=$((found + 1))
+  done
+  echo $found
+}
+
+[ "$(id -u)" = 0 ] || unable "namespaces need root"
+for tool in ip unshare nsenter pgrep ssh ssh-keygen sshd rsync; do
+  command -v "$tool" >/dev/null || unable "there is no $tool: apt-get install openssh-server rsync"
+done
+[ -x "$PYTHON" ] || unable "$PYTHON is no Python: set AAR_HOSTS_PYTHON"
+[ -z "$KEEP" ] || [ ! -e "$KEEP" ] || unable "$KEEP is there already"
 make_hosts
 write_config
-inside $DESK bash -c 'mkdir -p ~/.ray && umask 077 && python -c "import secrets; print(secrets.token_hex(32), end=str())" > ~/.ray/auth_token'
-cd "$ROOT"
+as_login $DESK bash -c 'ray get-auth-token --generate >/dev/null'
 echo "== ray up"
-inside $DESK ray up -y --no-config-cache "$STATE/ray-up.yaml" 2>&1 | tee "$STATE/up.log" | tail -n 5
+as_login $DESK ray up -y --no-config-cache "$OURS/ray-up.yaml" >"$OURS/up.log" 2>&1 || { cat "$OURS/up.log" >&2; exit 1; }
 for _ in $(seq 60); do
-	[ "$(nodes 2>/dev/null)" != $HOSTS ] || break
-	sleep 1
+  nodes=$(living)
+  [ "$nodes" != $((WORKERS + 1)) ] || break
+  sleep 1
 done
-echo "nodes: $(nodes)"
-[ "$(nodes)" = $HOSTS ] || { tail -n 50 "$STATE/up.log" "$STATE"/*/tmp/ray/session_latest/logs/monitor* >&2; exit 1; }
+echo "nodes: $nodes"
+[ "$nodes" = $((WORKERS + 1)) ] ||
+  { cat "$OURS/up.log" >&2; as_login 0 bash -c 'tail -n 50 /tmp/ray/session_latest/logs/monitor*' >&2; exit 1; }
 echo "== aar run"
-inside 0 env RAY_AUTH_MODE=token python -m aar_swarm.cli run exit-door --size small --address "$(address 0):6379" --out "$STATE/home/run" --json
-[ -z "$KEEP" ] || cp -r "$STATE/0/home/run" "$KEEP"
+as_login 0 python -m aar_swarm.cli run exit-door --size small --address auto --out "$OURS/home/run" --json
+[ -z "$KEEP" ] || cp -r "$OURS/0/home/run" "$KEEP"
 echo "== ray down"
-inside $DESK ray down -y "$STATE/ray-up.yaml" 2>&1 | tail -n 30
-for second in $(seq 0 10 120); do
-	for host in $(seq 0 $((HOSTS - 1))); do
-		echo "$second s after: host $host: $(inside $host pgrep -c raylet || true) raylets left"
-	done
-	sleep 10
-done
+as_login $DESK ray down -y "$OURS/ray-up.yaml" >"$OURS/down.log" 2>&1 || { cat "$OURS/down.log" >&2; exit 1; }
+echo "hosts with Ray: $(raylets)"
+SECONDS=0
+while [ "$(raylets)" != 0 ] && [ $SECONDS -lt $LEFT_S ]; do sleep 2; done
+echo "hosts with Ray after $SECONDS s: $(raylets)"
+[ "$(raylets)" = 0 ]

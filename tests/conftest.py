@@ -36,6 +36,7 @@ MACHINE = (
         "test_machine_lock",
     ),
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
+    "test_ray_up",
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""

@@ -15,7 +15,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.limits import MEMORY_PER_AGENT_KB
-from cluster.placement import VENUE_RESOURCE
+from cluster.placement import VENUE_RESOURCE, Node, divide, venue_node
 from tests import kuberay
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,6 +120,19 @@ def test_only_the_venues_pod_has_the_resource_and_only_agents_pods_have_cores() 
     assert with_resource == [exchange]
     without_cores = [group.get("groupName", "head") for group in groups() if "num-cpus" in group["rayStartParams"]]
     assert without_cores == ["head", "exchange"]
+
+
+def test_the_head_and_the_venue_get_no_agents() -> None:
+    nodes = []
+    for group in groups():
+        cores = float(group["rayStartParams"].get("num-cpus", container(group)["resources"]["limits"]["cpu"]))
+        with_venue = VENUE_RESOURCE in group["rayStartParams"].get("resources", "")
+        for number in range(group.get("replicas", 1)):
+            name = f"{group.get('groupName', 'head')}-{number}"
+            nodes.append(Node(node_id=name, address=name, cores=cores, has_venue_resource=with_venue))
+    assert venue_node(nodes).address == "exchange-0"
+    shares = dict(zip([node.address for node in nodes], divide(6000, nodes), strict=True))
+    assert shares == {"head-0": 0, "exchange-0": 0, "agents-0": 2000, "agents-1": 2000, "agents-2": 2000}
 
 
 def test_every_pod_may_use_real_time_priority_and_nothing_else() -> None:
