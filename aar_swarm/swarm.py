@@ -17,12 +17,15 @@ from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
 from cluster import placement
 from cluster.kill_switch import Kill
+from cluster.roll_call import HostLost, RollCall
+from cluster.scoreboard import row_dtype
 from exchange import clock
 from exchange.errors import ConfigurationError
 from exchange.keys import GeneratedKeys, generate
 
-LEASE_S = 10.0
-"""An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
+LEASE_S = 4.0
+"""An agent that has heard nothing of the venue for so long ends by itself, found out within a second more: its node may
+be cut off. The venue's heartbeat is every second."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
@@ -45,6 +48,10 @@ class Collected(NamedTuple):
     kills: list[Kill]
     exited: list[tuple[int, int, int]]
     """(agent, pid, exit code) of every process that ended before it was told to."""
+    hosts_lost: list[HostLost]
+    """Of their agents nothing is known: their rows hold the agent's number alone."""
+    logs: list[tuple[str, bytes]]
+    """What processes of hosts printed whose files are not the driver's: (address, text)."""
 
 
 class Swarm:
@@ -56,7 +63,7 @@ class Swarm:
         self.agents = agents
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
-        self.hosts: list[placement.Actor] = []
+        self.roll_call = RollCall()
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
         self._log = log
@@ -89,6 +96,10 @@ class Swarm:
         self._arm(ranges, endpoints)
         self._wait_until_ready()
 
+    @property
+    def hosts(self) -> list[placement.Actor]:
+        return self.roll_call.hosts
+
     def _place_hosts(self, nodes: list[placement.Node]) -> list[range]:
         """A host on every node that gets agents; returns which, of each host."""
         log = None if self._log is None else str(self._log)
@@ -102,8 +113,10 @@ class Swarm:
         for node, share in zip(nodes, placement.divide(self.agents, nodes), strict=True):
             if share:
                 rows = share + self.vendor_processes
-                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
-                ranges.append(range(first, first + share))
+                agents = range(first, first + share)
+                host = placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log)
+                self.roll_call.add(host, list(agents))
+                ranges.append(agents)
             first += share
         return ranges
 
@@ -175,15 +188,19 @@ class Swarm:
         return int(ready)
 
     def _check_nobody_died(self) -> None:
-        for status in self._statuses():
+        for host, status in zip(self.hosts, self._statuses(), strict=True):
             if status["exited"]:
                 agent, _, code = status["exited"][0]
-                log = self._log
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log and log.is_file() else []
+                said = self._printed(host).strip().splitlines()[-1:]
                 raise RunFailed(
                     f"agent {agent} ended with status {code} before the session: "
-                    f"{' '.join(said) or 'no word'}; see {log or LOG}"
+                    f"{' '.join(said) or 'no word'}; see {self._log or LOG}"
                 )
+
+    def _printed(self, host: placement.Actor) -> str:
+        if self._log is None:
+            return bytes(host.call("log")).decode(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
 
     def memory_kb(self) -> int:
         """Of all agents together."""
@@ -193,25 +210,52 @@ class Swarm:
         """Where each host runs."""
         return [host.call("node") for host in self.hosts]
 
-    def alive(self) -> int:
-        """Agents that live now."""
-        return sum(status["alive"] for status in self._statuses()) - self.vendor_processes
+    def look(self) -> int:
+        """How many agents live, as far as is known now; waits for no host. Says who was lost."""
+        for host in self.roll_call.look():
+            self._progress.stage(f"{host.why}; the session goes on without its {len(host.agents)} agents")
+        return sum(status["alive"] for status in self.roll_call.latest()) - self.vendor_processes
 
     def collect(self) -> Collected:
-        """Let all finish and end the hosts."""
+        """Let all finish and end the hosts. Whoever does not answer now is lost."""
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
-        while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
+        self.roll_call.look()
+        while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
-        rows = np.concatenate([host.call("rows") for host in self.hosts])
-        rows = rows[np.argsort(rows["agent_id"])]
+            self.roll_call.look()
+        answered = self.roll_call.ask("rows")
+        kills = self.roll_call.ask("kills")
+        logs = self.logs()
+        statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)
+        lost = list(self.roll_call.lost.values())
+        rows = self._rows([answered[number] for number in statuses], lost)
         is_agent = rows["agent_id"] < self.agents
-        kills = [kill for host in self.hosts for kill in host.call("kills")]
-        statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
-        exited = [end for status in statuses for end in status["exited"]]
-        return Collected(rows[is_agent], rows[~is_agent], kills, exited)
+        return Collected(
+            rows[is_agent],
+            rows[~is_agent],
+            [kill for number in statuses for kill in kills[number]],
+            [end for status in statuses.values() for end in status["exited"]],
+            lost,
+            logs,
+        )
+
+    def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:
+        """All in the order of their numbers; of the agents of a lost host the number, and else 0."""
+        missing = np.zeros(sum(len(host.agents) for host in lost), row_dtype(ROW_FIELDS))
+        missing["agent_id"] = [agent for host in lost for agent in host.agents]
+        rows: np.ndarray = np.concatenate([*known, missing])
+        return rows[np.argsort(rows["agent_id"])]
+
+    def logs(self) -> list[tuple[str, bytes]]:
+        """What the hosts' processes printed so far, where the driver has no file of it."""
+        if self._log is not None:
+            return []
+        said = self.roll_call.ask("log")
+        return [(self.hosts[number].node.address, text) for number, text in said.items() if text]
 
     def tear_down(self) -> None:
         """End everything, whatever state it is in."""
-        for host in self.hosts:
-            with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
-                host.call("stop")
+        with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
+            self.roll_call.ask("stop")
+        with contextlib.suppress(Exception):
+            self.roll_call.kill_lost()

@@ -73,6 +73,8 @@ def write_up(
     )
     rows = outcome["rows"]
     measured, losses = measure(session, rows, latency, timings)
+    gone = outcome["hosts_lost"]
+    unknown = [agent for host in gone for agent in host.agents]
     killed = {agent for kill in outcome["kills"] for agent, _ in kill["deaths"]}
     lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
     finished = int(((rows["state"] == AgentState.FINISHED) & ~np.isin(rows["agent_id"], list(killed))).sum())
@@ -88,6 +90,7 @@ def write_up(
         "agents_start_s": round(outcome["start_s"], 3),
         "agent_memory_kb": round(outcome["memory_kb"] / max(len(rows), 1)),
         "hosts": len(manifest["hosts"]),
+        "hosts_lost": [{"address": host.address, "agents": len(host.agents), "why": host.why} for host in gone],
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
@@ -124,10 +127,18 @@ def write_up(
     liquidations.write_parquet(directory / results.LIQUIDATIONS)
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
-    tables.from_records(rows).with_columns(pl.Series("participants", groups)).write_parquet(directory / results.AGENTS)
+    agents_table(rows, groups, unknown).write_parquet(directory / results.AGENTS)
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
+
+
+def agents_table(rows: Array, groups: list[str], unknown: list[int]) -> pl.DataFrame:
+    """The agents' rows and groups; of the unknown, whose host was lost, nothing but who they are."""
+    table = tables.from_records(rows).with_columns(pl.Series("participants", groups))
+    known = ~pl.col("agent_id").is_in(unknown)
+    said = [name for name in table.columns if name not in ("agent_id", "participants")]
+    return table.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in said) if unknown else table
 
 
 def _first_of_others(commands: Array, account: int) -> int:

@@ -36,6 +36,7 @@ MACHINE = (
         "test_machine_lock",
     ),
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
+    "test_ray_up",
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
@@ -58,6 +59,7 @@ NO_KERNELS = {
         "test_wire_document",
         "test_guard",
         "test_host",
+        "test_launch",
         "test_machine_lock",
         "test_zygote",
     ),
