@@ -211,10 +211,19 @@ class Swarm:
         return [host.call("node") for host in self.hosts]
 
     def look(self) -> int:
-        """How many agents live, as far as is known now; waits for no host. Says who was lost."""
+        """How many agents live, as far as is known now; waits for no host. Says who was lost.
+
+        Raises: ActorDied: all hosts are.
+        """
         for host in self.roll_call.look():
             self._progress.stage(f"{host.why}; the session goes on without its {len(host.agents)} agents")
+        self._check_some_are_left()
         return sum(status["alive"] for status in self.roll_call.latest()) - self.vendor_processes
+
+    def _check_some_are_left(self) -> None:
+        lost = list(self.roll_call.lost.values())
+        if len(lost) == len(self.hosts):
+            raise placement.ActorDied(f"{lost[0].why}, and no other host is left")
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts. Whoever does not answer now is lost."""
@@ -224,9 +233,11 @@ class Swarm:
             clock.sleep(_POLL_S)
             self.roll_call.look()
         answered = self.roll_call.ask("rows")
+        self._check_some_are_left()
         kills = self.roll_call.ask("kills")
         logs = self.logs()
         statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)
+        self._check_some_are_left()
         lost = list(self.roll_call.lost.values())
         rows = self._rows([answered[number] for number in statuses], lost)
         is_agent = rows["agent_id"] < self.agents
