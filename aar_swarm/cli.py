@@ -154,7 +154,11 @@ def run_command(
         _out.print(summary_table([f"breaker {finished.summary['breaker']}"], [finished.summary]))
         if finished.summary.get("background"):
             _out.print(f"Market: {conditions([finished])['market']}.")
+        if finished.summary["links"]:
+            _out.print(f"Links: {conditions([finished])['links']}.")
         _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
+    for said in finished.summary["links_off_nominal"] or []:
+        print(f"aar: {said}", file=sys.stderr)
     if lost := finished.summary["agent_processes_lost"]:
         said = finished.directory / LOG
         print(f"aar: {lost} agent processes ended before the session did; what they said is in {said}", file=sys.stderr)

@@ -35,6 +35,7 @@ from cluster import placement
 from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
+from cluster.links import LinkFailed
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
@@ -240,7 +241,7 @@ class _Run:
         except placement.RayDidNotStart as error:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
             raise RunFailed(f"{error}; {self._where_the_journal_is()}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
@@ -272,7 +273,8 @@ class _Run:
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
         memory_kb = self.swarm.memory_kb()
         hosts = self.swarm.nodes()
-        self._write_manifest(started, hosts)
+        links = self.swarm.check_links()
+        self._write_manifest(started, hosts, links)
         self._play()
         self.progress.stage("collecting")
         collected = self.swarm.collect()
@@ -326,7 +328,9 @@ class _Run:
         commands = opening_commands(self.scenario, self.agents)
         self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
-    def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+    def _write_manifest(
+        self, started: dict[str, Any], hosts: list[dict[str, Any]], links: list[dict[str, Any]]
+    ) -> None:
         groups = self.swarm.groups
         one_clock = len({host["boot_id"] for host in hosts}) == 1
         self.manifest = {
@@ -339,6 +343,7 @@ class _Run:
             "started_utc": clock.utc_stamp(),
             "driver_host": socket.gethostname(),
             "hosts": hosts,
+            "links": links or None,
             "scheduling": started["scheduling"],
             # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
             "clock_bound_ns": 0 if one_clock else None,

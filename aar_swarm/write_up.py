@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from aar_swarm import results
-from aar_swarm.analysis import tables
+from aar_swarm.analysis import link_check, tables
 from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.calm import calm, refusals
+from aar_swarm.analysis.calm_crash import PING_COLUMNS, calm_and_crash
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
 from aar_swarm.analysis.price import liquidity_table
@@ -72,6 +73,7 @@ def write_up(
         leverages=scenario.leverages(len(groups)),
     )
     rows = outcome["rows"]
+    pings = pl.DataFrame(outcome["pings"], PING_COLUMNS, orient="row")
     measured, losses = measure(session, rows, latency, timings)
     gone = outcome["hosts_lost"]
     unknown = [agent for host in gone for agent in host.agents]
@@ -98,6 +100,9 @@ def write_up(
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        **calm_and_crash(session, latency, outcome["link_of"], pings, measured["stampede_last_ms"]),
+        "links": outcome["links"] or None,
+        "links_off_nominal": link_check.off_nominal(outcome["links"]) or None,
         **refusals(session),
         "calm": calm(session, outcome["supervisor"]),
         **own_measures(session, rows),
@@ -127,7 +132,10 @@ def write_up(
     liquidations.write_parquet(directory / results.LIQUIDATIONS)
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
-    agents_table(rows, groups, unknown).write_parquet(directory / results.AGENTS)
+    agents = agents_table(rows, groups, unknown).with_columns(pl.Series("link", outcome["link_of"]))
+    agents.write_parquet(directory / results.AGENTS)
+    if outcome["links"]:
+        pings.write_parquet(directory / results.LINK_PINGS)
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))

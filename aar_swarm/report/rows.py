@@ -147,7 +147,8 @@ def rows_for(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Every row for these runs: the fixed ones, and one for each further figure and latency that any of them has."""
     rows = [row for row in _ROWS if not row.optional or any(_has(row, summary) for summary in summaries)]
     before = [row for row in rows if row.group != _RUN]
-    return before + _own_rows(summaries) + _latency_rows(summaries) + [row for row in rows if row.group == _RUN]
+    latency = _latency_rows(summaries) + _calm_to_crash_rows(summaries)
+    return before + _own_rows(summaries) + latency + [row for row in rows if row.group == _RUN]
 
 
 def _has(row: Row, summary: Mapping[str, Any]) -> bool:
@@ -161,6 +162,21 @@ def _own_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
         Row(_OWN, name.replace("_", " ").capitalize(), (f"scenario_measures.{name}",), formats.any_figure)
         for name in found
     ]
+
+
+def _calm_to_crash_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What crowding did to latency, of all or of each link."""
+    links = dict.fromkeys(name for summary in summaries for name in look_up(summary, "latency_calm.links") or ())
+    rows = []
+    for link in links or [None]:
+        inside, of = ("", "") if link is None else (f"links.{link}.", f", {link}")
+        for name, family in (("Transit", "transit"), ("Venue", "venue"), ("Round trip", "round_trip")):
+            keys = [
+                f"{when}.{inside}{family}_ns_{q}" for when in ("latency_calm", "latency_crash") for q in ("p50", "p99")
+            ]
+            label = f"{name} in calm → in the crash (p50 / p99){of}"
+            rows.append(Row(_LATENCY, label, tuple(keys), formats.change, "quantiles", optional=True))
+    return [row for row in rows if any(_has(row, summary) for summary in summaries)]
 
 
 def _latency_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:

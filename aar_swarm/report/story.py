@@ -133,6 +133,7 @@ def cautions(pictures: Sequence[Picture]) -> list[str]:
         lost = picture.summary.get("agent_processes_lost")
         if lost:
             said.append(f"{picture.label}: {formats.count(lost)} agent processes were lost during the run.")
+        said += [f"{picture.label}: {sentence}" for sentence in picture.summary.get("links_off_nominal") or ()]
         asked, began = (picture.summary.get(key) for key in ("agents_requested", "agent_processes_started"))
         if asked is not None and began is not None and began != asked:
             said.append(f"{picture.label}: {formats.count(began)} of {formats.count(asked)} agent processes started.")
