@@ -139,6 +139,15 @@ class Scenario(Config):
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
 
+    def link_delays_ns(self, link: str) -> tuple[int, int]:
+        """Of a link's members: what the way to the venue and the way from it nominally take, the medians of the jitter
+        included; (0, 0) of those without one."""
+        if link == DIRECT:
+            return 0, 0
+        of = self.links[link].in_ns()
+        jitter_ns = (of.nominal_rtt_ns - of.up_ns - of.down_ns) // 2
+        return of.up_ns + jitter_ns, of.down_ns + jitter_ns
+
     def vendors_of(self, agents: int) -> list[list[int]]:
         """Of each account: the vendors that it asks, in its order of preference; none, if it needs none. Those who ask
         are dealt in the order of their numbers."""
