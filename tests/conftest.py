@@ -36,6 +36,7 @@ MACHINE = (
         "test_machine_lock",
     ),
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
+    "test_ray_up",
     *("test_notice_board", "test_guard", "test_host", "test_zygote", "test_links", "test_link_measures"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
@@ -59,6 +60,7 @@ NO_KERNELS = {
         "test_wire_document",
         "test_guard",
         "test_host",
+        "test_launch",
         "test_links",
         "test_machine_lock",
         "test_zygote",
