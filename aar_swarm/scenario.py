@@ -41,6 +41,7 @@ from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
 from exchange.loop import LoopConfig
+from exchange.sequencing import MAX_HOLD_NS
 from exchange.types import MAX_CASH
 from exchange.wire import Declaration
 
@@ -138,6 +139,15 @@ class Scenario(Config):
             borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
+
+    def link_delays_ns(self, link: str) -> tuple[int, int]:
+        """Of a link's members: what the way to the venue and the way from it nominally take, the medians of the jitter
+        included; (0, 0) of those without one."""
+        if link == DIRECT:
+            return 0, 0
+        of = self.links[link].in_ns()
+        jitter_ns = (of.nominal_rtt_ns - of.up_ns - of.down_ns) // 2
+        return of.up_ns + jitter_ns, of.down_ns + jitter_ns
 
     def vendors_of(self, agents: int) -> list[list[int]]:
         """Of each account: the vendors that it asks, in its order of preference; none, if it needs none. Those who ask
@@ -466,6 +476,12 @@ def _check_facilities(scenario: Scenario) -> None:
             raise ConfigurationError(
                 f"{where} {unknown[0]!r}: there is no such link; there are: {known} (a [links.NAME] table, or "
                 "--set links.NAME.up_ms=…, makes one)"
+            )
+    for name in scenario.links:
+        if scenario.sequencing.hold_ms and scenario.link_delays_ns(name)[0] > MAX_HOLD_NS:
+            raise ConfigurationError(
+                f"links.{name}.up_ms {scenario.links[name].up_ms:g}: sequencing.hold_ms models links of at most "
+                f"{MAX_HOLD_NS // MS} ms; lower it, or set sequencing.hold_ms to 0"
             )
     if scenario.admission.validated and not scenario.vendors:
         raise ConfigurationError(

@@ -72,7 +72,7 @@ class Swarm:
         self._link_endpoints: list[dict[str, dict[str, str]]] = []
         """Of each host, by link: where its agents connect to."""
         self._links_of_accounts = [DIRECT] * agents
-        self._first_pings: list[dict[str, list[int]]] = []
+        self._first_pings: dict[int, dict[str, list[int]]] = {}
         self._log = log
         self._progress = progress
         self._endowments = scenario.endowments(agents)
@@ -121,6 +121,13 @@ class Swarm:
                 ranges.append(range(first, first + share))
             first += share
         return ranges
+
+    def link_delays_ns(self, nodes: list[placement.Node]) -> list[int]:
+        """Of each account: what its messages are modelled to take to the venue, on those nodes."""
+        shares = [share for share in placement.divide(self.agents, nodes) if share]
+        hosts = np.repeat(np.arange(len(shares)), shares).tolist()
+        links = [self.scenario.link_of(group, host) for group, host in zip(self.groups, hosts, strict=True)]
+        return [self.scenario.link_delays_ns(link)[0] for link in links]
 
     def _open_links(self, ranges: list[range], endpoints: dict[str, str]) -> None:
         """On each host, those that its agents use."""
@@ -232,30 +239,47 @@ class Swarm:
         of each by then."""
         self._first_pings = self._ping_links()
         if self._any_link():
-            for host in self.hosts:
-                host.call("watch_links")
-        return self._links_told([{} for _ in self.hosts])
+            self._ask_hosts("watch_links")
+        return self._links_told({})
 
     def _any_link(self) -> bool:
         return any(self._link_endpoints)
 
-    def _ping_links(self) -> list[dict[str, list[int]]]:
-        if not self._any_link():
-            return [{} for _ in self.hosts]
-        self._progress.stage("measuring the links")
-        calls = [(host, host.begin("ping_links")) for host in self.hosts]
-        return [host.end(call, _START_TIMEOUT_S) for host, call in calls]
+    def _ask_hosts(self, method: str) -> dict[int, Any]:
+        calls = [host.begin(method) for host in self.hosts]
+        return {
+            number: host.end(call, _START_TIMEOUT_S)
+            for number, (host, call) in enumerate(zip(self.hosts, calls, strict=True))
+        }
 
-    def _links_told(self, last_pings: list[dict[str, list[int]]]) -> list[dict[str, Any]]:
+    def _ping_links(self) -> dict[int, dict[str, list[int]]]:
+        if not self._any_link():
+            return {}
+        self._progress.stage("measuring the links")
+        return self._ask_hosts("ping_links")
+
+    def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
+        """`link_check.told` of every link. last_pings: those after the session, by host."""
         told = []
-        for number, host in enumerate(self.hosts):
-            for name, counters in host.call("link_counters").items():
-                first, last = self._first_pings[number], last_pings[number]
-                pings = [each.get(name, []) for each in (first, last)]
-                direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+        for number, of_host in self._ask_hosts("link_counters").items():
+            first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
+            direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+            for name, counters in of_host.items():
                 link = self.scenario.links[name].in_ns()
-                told.append(link_check.told(number, host.node.address, name, link, pings, direct, counters))
+                pings = [first.get(name, []), last.get(name, [])]
+                told.append(
+                    link_check.told(number, self.hosts[number].node.address, name, link, pings, direct, counters)
+                )
         return told
+
+    def _watched_pings(self) -> list[tuple[int, str, int, int]]:
+        watched = self._ask_hosts("watched_links")
+        return [
+            (number, name, *ping)
+            for number, of_host in watched.items()
+            for name, seen in of_host.items()
+            for ping in seen
+        ]
 
     def memory_kb(self) -> int:
         """Of all agents together."""
@@ -274,13 +298,7 @@ class Swarm:
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
-        watched = [host.call("watched_links") for host in self.hosts]
-        pings = [
-            (number, name, *ping)
-            for number, found in enumerate(watched)
-            for name, seen in found.items()
-            for ping in seen
-        ]
+        pings = self._watched_pings()
         links = self._links_told(self._ping_links())
         rows = np.concatenate([host.call("rows") for host in self.hosts])
         rows = rows[np.argsort(rows["agent_id"])]
