@@ -106,3 +106,13 @@ def test_bench_breaker_counts_every_trip():
 def test_bench_recovery_replays_everything_and_trades_again():
     found = script("bench_recovery.py", "--commands", 20_000, "--repeats", 1)
     assert found["recover_s"] > 0 and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
+
+
+@pytest.mark.slow
+def test_bench_links_measures_both_accuracy_and_load():
+    found = script("bench_links.py", "--messages", 20, "--connections", 20)
+    assert [row["delay_ms"] for row in found["accuracy"]] == [0, 0.2, 1, 5, 20]
+    for row in found["accuracy"]:
+        assert 0 < row["error_ns_p50"] <= row["error_ns_p99"] <= row["error_ns_max"]
+    (row,) = found["load"]
+    assert row["carried_per_s"] > 0 and 0 <= row["delivered_late_ns_p50"] <= row["delivered_late_ns_max"]
