@@ -217,6 +217,7 @@ class _Run:
         self.venue: placement.Actor | None = None
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
+        self.brought = False
         self.verdicts = vendors.examined(scenario)
 
     def perform(self) -> Run:
@@ -230,7 +231,8 @@ class _Run:
         try:
             guard = Guard.start(new_run_id(), temporary)
             self.progress.stage("starting Ray")
-            with placement.ray_session(self.address, temporary) as nodes:
+            strategies = {group.strategy for group in self.scenario.participants.values()}
+            with placement.ray_session(self.address, temporary, strategies) as nodes:
                 try:
                     outcome = self._session(nodes)
                 finally:
@@ -240,7 +242,7 @@ class _Run:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
         except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
-            raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
+            raise RunFailed(f"{error}; {self._where_the_journal_is()}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
             raise
@@ -281,9 +283,7 @@ class _Run:
         if "error" in final:
             raise VenueError(final["error"])
         supervisor = self.venue.call("stop_supervisor", final["commands"], timeout_s=2 * _STOP_TIMEOUT_S)
-        if self.address is not None:
-            for name, content in self.venue.call("files", timeout_s=_START_TIMEOUT_S).items():
-                (self.directory / JOURNAL / name).write_bytes(content)
+        self._bring(collected.logs)
         return {
             **collected._asdict(),
             "final": final,
@@ -371,15 +371,38 @@ class _Run:
             if elapsed_s >= duration_s:
                 break
             status = self.venue.call("status")
-            self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.alive())
+            self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.look())
             due = signal.at_s if not signalled else duration_s
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
 
+    def _bring(self, logs: list[tuple[str, bytes]]) -> None:
+        """The journal and what was printed, from the nodes to the run's directory; nothing to do where they share it.
+
+        logs: of the hosts. Raises: ActorDied, OSError.
+        """
+        if self.address is None or self.venue is None or self.brought:
+            return
+        for name in self.venue.call("files"):
+            (self.directory / JOURNAL / name).write_bytes(self.venue.call("file", name, timeout_s=_START_TIMEOUT_S))
+        self.brought = True
+        with (self.directory / LOG).open("wb") as file:
+            for address, text in [(self.venue.node.address, self.venue.call("log")), *logs]:
+                file.write(f"== printed on {address}\n".encode() + text)
+
+    def _where_the_journal_is(self) -> str:
+        if self.address is None or self.brought:
+            return f"the journal so far is in {self.directory / JOURNAL}"
+        where = "the venue's node" if self.venue is None else self.venue.node.address
+        return f"the journal was on {where} and could not be brought"
+
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""
+        if not self.brought:
+            with contextlib.suppress(Exception):  # the venue's node may be what failed
+                self._bring(self.swarm.logs())
         self.swarm.tear_down()
         if self.venue is not None:
             with contextlib.suppress(Exception):  # it is gone already, or will be with Ray

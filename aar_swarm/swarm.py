@@ -19,15 +19,20 @@ from aar_swarm.vendors import placement as vendors
 from cluster import placement
 from cluster.kill_switch import Kill
 from cluster.links import DIRECT
+from cluster.roll_call import HostLost, RollCall
+from cluster.scoreboard import row_dtype
 from exchange import clock
 from exchange.errors import ConfigurationError
 from exchange.keys import ClientKeys, GeneratedKeys, generate
 
-LEASE_S = 10.0
-"""An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
+LEASE_S = 4.0
+"""An agent that has heard nothing of the venue for so long ends by itself, found out within a second more: its node may
+be cut off. The venue's heartbeat is every second."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
 _LEASE_ROUND_TRIPS = 6
 """More of a link's round trips than it takes to connect and log on."""
+_LINK_CHECK_ROUND_TRIPS = 20
+"""More of a link's round trips than a check of it takes, beyond seconds."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 240.0
@@ -49,6 +54,10 @@ class Collected(NamedTuple):
     kills: list[Kill]
     exited: list[tuple[int, int, int]]
     """(agent, pid, exit code) of every process that ended before it was told to."""
+    hosts_lost: list[HostLost]
+    """Of their agents nothing is known: their rows hold the agent's number alone."""
+    logs: list[tuple[str, bytes]]
+    """What processes of hosts printed whose files are not the driver's: (address, text)."""
     links: list[dict[str, Any]]
     """`link_check.told` of each host's links."""
     link_of: list[str]
@@ -66,7 +75,7 @@ class Swarm:
         self.agents = agents
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
-        self.hosts: list[placement.Actor] = []
+        self.roll_call = RollCall()
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
         self._link_endpoints: list[dict[str, dict[str, str]]] = []
@@ -104,6 +113,10 @@ class Swarm:
         self._arm(ranges, endpoints)
         self._wait_until_ready()
 
+    @property
+    def hosts(self) -> list[placement.Actor]:
+        return self.roll_call.hosts
+
     def _place_hosts(self, nodes: list[placement.Node]) -> list[range]:
         """A host on every node that gets agents; returns which, of each host."""
         log = None if self._log is None else str(self._log)
@@ -117,8 +130,10 @@ class Swarm:
         for node, share in zip(nodes, placement.divide(self.agents, nodes), strict=True):
             if share:
                 rows = share + self.vendor_processes
-                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
-                ranges.append(range(first, first + share))
+                agents = range(first, first + share)
+                host = placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log)
+                self.roll_call.add(host, list(agents))
+                ranges.append(agents)
             first += share
         return ranges
 
@@ -224,44 +239,50 @@ class Swarm:
         return int(ready)
 
     def _check_nobody_died(self) -> None:
-        for status in self._statuses():
+        for host, status in zip(self.hosts, self._statuses(), strict=True):
             if status["exited"]:
                 agent, _, code = status["exited"][0]
-                log = self._log
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log and log.is_file() else []
+                said = self._printed(host).strip().splitlines()[-1:]
                 raise RunFailed(
                     f"agent {agent} ended with status {code} before the session: "
-                    f"{' '.join(said) or 'no word'}; see {log or LOG}"
+                    f"{' '.join(said) or 'no word'}; see {self._log or LOG}"
                 )
+
+    def _printed(self, host: placement.Actor) -> str:
+        if self._log is None:
+            return bytes(host.call("log")).decode(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
 
     def check_links(self) -> list[dict[str, Any]]:
         """Ping the venue over every link while the session has not begun, and begin to watch the links; what is known
         of each by then."""
         self._first_pings = self._ping_links()
         if self._any_link():
-            self._ask_hosts("watch_links")
+            self._ask_of_links("watch_links")
         return self._links_told({})
 
     def _any_link(self) -> bool:
         return any(self._link_endpoints)
 
-    def _ask_hosts(self, method: str) -> dict[int, Any]:
-        calls = [host.begin(method) for host in self.hosts]
-        return {
-            number: host.end(call, _START_TIMEOUT_S)
-            for number, (host, call) in enumerate(zip(self.hosts, calls, strict=True))
-        }
+    def _ask_of_links(self, method: str) -> dict[int, Any]:
+        """Of each host that answers: a ping may take as long as its link does."""
+        return self.roll_call.ask(method, timeout_s=_STOP_TIMEOUT_S + _LINK_CHECK_ROUND_TRIPS * self._longest_rtt_s())
+
+    def _longest_rtt_s(self) -> float:
+        """Of the links in use."""
+        used = set(self._links_of_accounts) - {DIRECT}
+        return max((self.scenario.links[name].in_ns().nominal_rtt_ns for name in used), default=0) / clock.SECOND
 
     def _ping_links(self) -> dict[int, dict[str, list[int]]]:
         if not self._any_link():
             return {}
         self._progress.stage("measuring the links")
-        return self._ask_hosts("ping_links")
+        return self._ask_of_links("ping_links")
 
     def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
         """`link_check.told` of every link. last_pings: those after the session, by host."""
         told = []
-        for number, of_host in self._ask_hosts("link_counters").items():
+        for number, of_host in self._ask_of_links("link_counters").items():
             first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
             direct = first.get(DIRECT, []) + last.get(DIRECT, [])
             for name, counters in of_host.items():
@@ -273,7 +294,7 @@ class Swarm:
         return told
 
     def _watched_pings(self) -> list[tuple[int, str, int, int]]:
-        watched = self._ask_hosts("watched_links")
+        watched = self._ask_of_links("watched_links")
         return [
             (number, name, *ping)
             for number, of_host in watched.items()
@@ -289,27 +310,69 @@ class Swarm:
         """Where each host runs."""
         return [host.call("node") for host in self.hosts]
 
-    def alive(self) -> int:
-        """Agents that live now."""
-        return sum(status["alive"] for status in self._statuses()) - self.vendor_processes
+    def look(self) -> int:
+        """How many agents live, as far as is known now; waits for no host. Says who was lost.
+
+        Raises: ActorDied: all hosts are.
+        """
+        for host in self.roll_call.look():
+            self._progress.stage(f"{host.why}; the session goes on without its {len(host.agents)} agents")
+        self._check_some_are_left()
+        return sum(status["alive"] for status in self.roll_call.latest()) - self.vendor_processes
+
+    def _check_some_are_left(self) -> None:
+        lost = list(self.roll_call.lost.values())
+        if len(lost) == len(self.hosts):
+            raise placement.ActorDied(f"{lost[0].why}, and no other host is left")
 
     def collect(self) -> Collected:
-        """Let all finish and end the hosts."""
-        deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
-        while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
+        """Let all finish and end the hosts. Whoever does not answer now is lost."""
+        grace_s = _GRACE_S + 2 * self._longest_rtt_s()
+        deadline = clock.monotonic_ns() + int(grace_s * clock.SECOND)
+        self.roll_call.look()
+        while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
+            self.roll_call.look()
+        answered = self.roll_call.ask("rows")
+        self._check_some_are_left()
         pings = self._watched_pings()
         links = self._links_told(self._ping_links())
-        rows = np.concatenate([host.call("rows") for host in self.hosts])
-        rows = rows[np.argsort(rows["agent_id"])]
+        kills = self.roll_call.ask("kills")
+        logs = self.logs()
+        statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)
+        self._check_some_are_left()
+        lost = list(self.roll_call.lost.values())
+        rows = self._rows([answered[number] for number in statuses], lost)
         is_agent = rows["agent_id"] < self.agents
-        kills = [kill for host in self.hosts for kill in host.call("kills")]
-        statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
-        exited = [end for status in statuses for end in status["exited"]]
-        return Collected(rows[is_agent], rows[~is_agent], kills, exited, links, self._links_of_accounts, pings)
+        return Collected(
+            rows[is_agent],
+            rows[~is_agent],
+            [kill for number in statuses for kill in kills[number]],
+            [end for status in statuses.values() for end in status["exited"]],
+            lost,
+            logs,
+            links,
+            self._links_of_accounts,
+            pings,
+        )
+
+    def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:
+        """All in the order of their numbers; of the agents of a lost host the number, and else 0."""
+        missing = np.zeros(sum(len(host.agents) for host in lost), row_dtype(ROW_FIELDS))
+        missing["agent_id"] = [agent for host in lost for agent in host.agents]
+        rows: np.ndarray = np.concatenate([*known, missing])
+        return rows[np.argsort(rows["agent_id"])]
+
+    def logs(self) -> list[tuple[str, bytes]]:
+        """What the hosts' processes printed so far, where the driver has no file of it."""
+        if self._log is not None:
+            return []
+        said = self.roll_call.ask("log")
+        return [(self.hosts[number].node.address, text) for number, text in said.items() if text]
 
     def tear_down(self) -> None:
         """End everything, whatever state it is in."""
-        for host in self.hosts:
-            with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
-                host.call("stop")
+        with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
+            self.roll_call.ask("stop")
+        with contextlib.suppress(Exception):
+            self.roll_call.kill_lost()

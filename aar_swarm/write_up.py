@@ -75,6 +75,8 @@ def write_up(
     rows = outcome["rows"]
     pings = pl.DataFrame(outcome["pings"], PING_COLUMNS, orient="row")
     measured, losses = measure(session, rows, latency, timings)
+    gone = outcome["hosts_lost"]
+    unknown = [agent for host in gone for agent in host.agents]
     killed = {agent for kill in outcome["kills"] for agent, _ in kill["deaths"]}
     lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
     finished = int(((rows["state"] == AgentState.FINISHED) & ~np.isin(rows["agent_id"], list(killed))).sum())
@@ -90,6 +92,7 @@ def write_up(
         "agents_start_s": round(outcome["start_s"], 3),
         "agent_memory_kb": round(outcome["memory_kb"] / max(len(rows), 1)),
         "hosts": len(manifest["hosts"]),
+        "hosts_lost": [{"address": host.address, "agents": len(host.agents), "why": host.why} for host in gone],
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
@@ -129,14 +132,22 @@ def write_up(
     liquidations.write_parquet(directory / results.LIQUIDATIONS)
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
-    tables.from_records(rows).with_columns(
-        pl.Series("participants", groups), pl.Series("link", outcome["link_of"])
-    ).write_parquet(directory / results.AGENTS)
+    agents_table(rows, groups, unknown).with_columns(pl.Series("link", outcome["link_of"])).write_parquet(
+        directory / results.AGENTS
+    )
     if outcome["links"]:
         pings.write_parquet(directory / results.LINK_PINGS)
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
+
+
+def agents_table(rows: Array, groups: list[str], unknown: list[int]) -> pl.DataFrame:
+    """The agents' rows and groups; of the unknown, whose host was lost, nothing but who they are."""
+    table = tables.from_records(rows).with_columns(pl.Series("participants", groups))
+    known = ~pl.col("agent_id").is_in(unknown)
+    said = [name for name in table.columns if name not in ("agent_id", "participants")]
+    return table.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in said) if unknown else table
 
 
 def _first_of_others(commands: Array, account: int) -> int:
