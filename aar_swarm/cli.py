@@ -127,6 +127,7 @@ def run_command(
         )
     _refuse_given(context, ("scenarios", "repeats", "ladder", "calm"), f"is for `aar run {DEFENCES}`")
     from aar_swarm.display import Display
+    from aar_swarm.report import ordered
     from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
     from aar_swarm.results import LOG
@@ -152,6 +153,8 @@ def run_command(
         print(json.dumps({**finished.summary, "directory": str(finished.directory)}))
     else:
         _out.print(summary_table([f"breaker {finished.summary['breaker']}"], [finished.summary]))
+        if order := ordered.in_words(finished.summary):
+            _out.print(f"Stampede: {order}", highlight=False)
         if finished.summary.get("background"):
             _out.print(f"Market: {conditions([finished])['market']}.")
         if finished.summary["links"]:

@@ -32,6 +32,7 @@ from aar_swarm.vendors import placement as vendors
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
+from cluster.clocks import Reading, host_clock, largest_bound_ns
 from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
@@ -268,17 +269,21 @@ class _Run:
         self.progress.stage("starting the venue (the first time, its kernels are compiled: two to four minutes)")
         started = self._start_venue(nodes)
         self._endow()
+        assert self.venue is not None
         begun_ns = clock.monotonic_ns()
         self.swarm.start(nodes, started["endpoints"])
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
         memory_kb = self.swarm.memory_kb()
         hosts = self.swarm.nodes()
         links = self.swarm.check_links()
+        before, venue_boot_id = self.swarm.read_clocks(self.venue)
         self._write_manifest(started, hosts, links)
+        self._note_clocks(before, [None] * len(hosts), venue_boot_id)
         self._play()
+        after, _ = self.swarm.read_clocks(self.venue)
+        self._note_clocks(before, after, venue_boot_id)
         self.progress.stage("collecting")
         collected = self.swarm.collect()
-        assert self.venue is not None
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
             raise VenueError(final["error"])
@@ -332,7 +337,6 @@ class _Run:
         self, started: dict[str, Any], hosts: list[dict[str, Any]], links: list[dict[str, Any]]
     ) -> None:
         groups = self.swarm.groups
-        one_clock = len({host["boot_id"] for host in hosts}) == 1
         self.manifest = {
             "scenario": self.scenario.model_dump(),
             "agents": self.agents,
@@ -345,15 +349,20 @@ class _Run:
             "hosts": hosts,
             "links": links or None,
             "scheduling": started["scheduling"],
-            # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
-            "clock_bound_ns": 0 if one_clock else None,
             "cores": os.cpu_count(),
             "versions": versions(),
         }
-        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
         if self.verdicts:
             told = [verdict._asdict() for verdict in self.verdicts]
             (self.directory / VALIDATION).write_text(json.dumps(told, indent=1))
+
+    def _note_clocks(self, before: list[Reading | None], after: list[Reading | None], venue_boot_id: str) -> None:
+        """Write the manifest with what is known of the clocks; clock_bound_ns null: of some host's nothing is."""
+        hosts = self.manifest["hosts"]
+        for host, first, last in zip(hosts, before, after, strict=True):
+            host["clock"] = host_clock(first, last, host["boot_id"] == venue_boot_id)
+        self.manifest["clock_bound_ns"] = largest_bound_ns([host["clock"] for host in hosts])
+        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
 
     def _play(self) -> None:
         """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""

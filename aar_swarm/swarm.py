@@ -16,7 +16,7 @@ from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
-from cluster import placement
+from cluster import clocks, placement
 from cluster.kill_switch import Kill
 from cluster.links import DIRECT
 from cluster.roll_call import HostLost, RollCall
@@ -76,6 +76,8 @@ class Swarm:
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
         self.roll_call = RollCall()
+        self.ranges: list[range] = []
+        """Of each host: which agents."""
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
         self._link_endpoints: list[dict[str, dict[str, str]]] = []
@@ -100,7 +102,7 @@ class Swarm:
 
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
-        ranges = self._place_hosts(nodes)
+        self.ranges = ranges = self._place_hosts(nodes)
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
@@ -282,7 +284,7 @@ class Swarm:
     def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
         """`link_check.told` of every link. last_pings: those after the session, by host."""
         told = []
-        for number, of_host in self._ask_of_links("link_counters").items():
+        for number, of_host in (self._ask_of_links("link_counters") if self._any_link() else {}).items():
             first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
             direct = first.get(DIRECT, []) + last.get(DIRECT, [])
             for name, counters in of_host.items():
@@ -294,7 +296,7 @@ class Swarm:
         return told
 
     def _watched_pings(self) -> list[tuple[int, str, int, int]]:
-        watched = self._ask_of_links("watched_links")
+        watched = self._ask_of_links("watched_links") if self._any_link() else {}
         return [
             (number, name, *ping)
             for number, of_host in watched.items()
@@ -307,8 +309,25 @@ class Swarm:
         return sum(host.call("memory_kb") or 0 for host in self.hosts)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Where each host runs."""
-        return [host.call("node") for host in self.hosts]
+        """Where each host runs, and which agents on it: [first, one past the last]."""
+        return [
+            {**host.call("node"), "agents": [agents.start, agents.stop]}
+            for host, agents in zip(self.hosts, self.ranges, strict=True)
+        ]
+
+    def read_clocks(self, venue: placement.Actor) -> tuple[list[clocks.Reading | None], str]:
+        """Of each host, one after the other, its clock against the venue's, None where it does not answer; and the
+        boot_id of the venue's node."""
+        address, token, boot_id = venue.call("show_clock")
+        readings: list[clocks.Reading | None] = []
+        for number, host in enumerate(self.hosts):
+            try:
+                lost = number in self.roll_call.lost
+                readings.append(None if lost else host.call("read_venue_clock", address, token))
+            except placement.ActorDied:
+                readings.append(None)
+        venue.call("hide_clock")
+        return readings, boot_id
 
     def look(self) -> int:
         """How many agents live, as far as is known now; waits for no host. Says who was lost.

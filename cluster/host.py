@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
 from cluster.links import Link, Links
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
@@ -47,6 +48,8 @@ class NodeInfo(TypedDict):
     node_ip: str
     pid: int
     boot_id: str
+    cores: int
+    """That its processes may use."""
     zygote_scheduling: str
     """"SCHED_FIFO", or "normal" where that is not permitted: then agents that compute delay forks and kills."""
 
@@ -221,14 +224,21 @@ class AgentHost:
 
     def node(self) -> NodeInfo:
         """Where this host runs."""
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return NodeInfo(
             host_name=socket.gethostname(),
             node_ip=_node_ip(),
             pid=os.getpid(),
-            boot_id=boot_id,
+            boot_id=clocks.boot_id(),
+            cores=len(os.sched_getaffinity(0)),
             zygote_scheduling=self._zygote.scheduling,
         )
+
+    def read_venue_clock(self, address: tuple[str, int], token: bytes) -> clocks.Reading | None:
+        """This host's clock against the venue's (clocks.py); None if that does not answer."""
+        try:
+            return clocks.measure((address[0], address[1]), token)
+        except OSError:
+            return None
 
     def memory_kb(self) -> int | None:
         """Memory of all living agents in kB, shared pages divided among their sharers; None if no agent lives.

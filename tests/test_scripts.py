@@ -116,3 +116,9 @@ def test_bench_links_measures_both_accuracy_and_load():
         assert 0 < row["error_ns_p50"] <= row["error_ns_p99"] <= row["error_ns_max"]
     (row,) = found["load"]
     assert row["carried_per_s"] > 0 and 0 <= row["delivered_late_ns_p50"] <= row["delivered_late_ns_max"]
+
+
+def test_bench_races_finds_races_among_its_messages():
+    found = script("bench_races.py", "--commands", 20_000, "--repeats", 1)
+    assert 0 < found["races"] < found["messages"] <= found["commands"] == 20_000
+    assert min(found["read_s"], found["detect_s"], found["detect_with_variants_s"], found["displayed_s"]) > 0

@@ -13,7 +13,10 @@ from aar_swarm.report import formats
 _QUANTILES = ("p50", "p99", "p999", "max")
 _LATENCY_KEY = re.compile(r"(?P<family>.+)_ns_(?:p50|p99|p999|max)")
 _LATENCY_NAMES = {
+    "notice": "Notice: signal taken in to heard",
     "decision": "Decision: heard to sent",
+    "decision_calm": "Decision before the signal",
+    "decision_stampede": "Decision after the signal",
     "transit": "Transit: sent to received",
     "transit_calm": "Transit before the signal",
     "transit_stampede": "Transit after the signal",
@@ -129,6 +132,15 @@ _ROWS = (
         formats.span,
         optional=True,
     ),
+    Row(_MARKET, "Stampede ordered by", ("stampede_ordered_by",), formats.text, "ordered", optional=True),
+    Row(
+        _MARKET,
+        "Waited for a core until then (p50 / p99 / max)",
+        tuple(f"starvation.runqueue_wait_ns_{label}" for label in ("p50", "p99", "max")),
+        formats.durations,
+        "ordered",
+        optional=True,
+    ),
     Row(_MARKET, "Commands", ("commands",), formats.count),
     Row(_MARKET, "Events", ("events",), formats.count),
     Row(_MARKET, "Trades", ("trades",), formats.count),
@@ -139,6 +151,8 @@ _ROWS = (
     Row(_RUN, "Agent processes started", ("agent_processes_started",), formats.count),
     Row(_RUN, "Agent processes lost", ("agent_processes_lost",), formats.count),
     Row(_RUN, "Hosts", ("hosts",), formats.count),
+    Row(_RUN, "Agents a core", ("starvation.agents_per_core",), formats.any_figure, optional=True),
+    Row(_RUN, "Hosts' clocks agree within", ("clock_bound_ns",), formats.duration, optional=True),
     Row(_RUN, "State hash", ("state_hash",), formats.text, "state-hash"),
 )
 
