@@ -134,12 +134,12 @@ def test_a_link_that_ended_is_said():
 def test_calm_and_crash_stand_side_by_side_for_each_link_in_the_table():
     found = calm_and_crash(Signalled(), latency(*ROWS), ["", "metro"], pings((0, "metro", 1_500 * MS, 90)), 50.0)
     rows = {row.name: row.value(found) for row in rows_for([found]) if "calm" in row.name}
-    assert rows["Transit in calm → in the crash (p50 / p99), metro"] == "100 ns / 100 ns → 300 ns / 300 ns"
-    assert rows["Round trip in calm → in the crash (p50 / p99), metro"] == "90 ns / 90 ns → –"
+    assert rows["Transit, calm → crash (p50 / p99), metro"] == "100 ns / 100 ns → 300 ns / 300 ns"
+    assert rows["Round trip, calm → crash (p50 / p99), metro"] == "90 ns / 90 ns → –"
     plain = calm_and_crash(Signalled(), latency(*ROWS), ["", ""], pings(), 50.0)
     assert [row.name for row in rows_for([plain]) if "calm" in row.name] == [
-        "Transit in calm → in the crash (p50 / p99)",
-        "Venue in calm → in the crash (p50 / p99)",
+        "Transit, calm → crash (p50 / p99)",
+        "Venue, calm → crash (p50 / p99)",
     ]
 
 
