@@ -306,7 +306,7 @@ class _Run:
             "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
-            "sequencing": self.scenario.sequencing.config(self._modelled_delays_ns()).model_dump(),
+            "sequencing": self.scenario.sequencing.config(self.swarm.link_delays_ns(nodes)).model_dump(),
             "max_sessions": self.agents,
             "max_timings": _MAX_TIMINGS,
         }
@@ -327,12 +327,6 @@ class _Run:
             arguments = (watcher.config(), alerts, watcher_keys)
             self.venue.call("start_supervisor", *arguments, timeout_s=_START_TIMEOUT_S)
         return started
-
-    def _modelled_delays_ns(self) -> list[int]:
-        """Of each account: what its group's link takes to the venue, for hold-and-release. A node's own link is not in
-        it: the venue starts before anyone knows who runs where."""
-        links = {name: group.link for name, group in self.scenario.participants.items()}
-        return [self.scenario.link_delays_ns(links[name])[0] for name in self.swarm.groups]
 
     def _endow(self) -> None:
         assert self.venue is not None

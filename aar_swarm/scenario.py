@@ -41,6 +41,7 @@ from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
 from exchange.loop import LoopConfig
+from exchange.sequencing import MAX_HOLD_NS
 from exchange.types import MAX_CASH
 from exchange.wire import Declaration
 
@@ -475,6 +476,12 @@ def _check_facilities(scenario: Scenario) -> None:
             raise ConfigurationError(
                 f"{where} {unknown[0]!r}: there is no such link; there are: {known} (a [links.NAME] table, or "
                 "--set links.NAME.up_ms=…, makes one)"
+            )
+    for name in scenario.links:
+        if scenario.sequencing.hold_ms and scenario.link_delays_ns(name)[0] > MAX_HOLD_NS:
+            raise ConfigurationError(
+                f"links.{name}.up_ms {scenario.links[name].up_ms:g}: sequencing.hold_ms models links of at most "
+                f"{MAX_HOLD_NS // MS} ms; lower it, or set sequencing.hold_ms to 0"
             )
     if scenario.admission.validated and not scenario.vendors:
         raise ConfigurationError(

@@ -31,10 +31,11 @@ be cut off. The venue's heartbeat is every second."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
 _LEASE_ROUND_TRIPS = 6
 """More of a link's round trips than it takes to connect and log on."""
+_LINK_CHECK_ROUND_TRIPS = 20
+"""More of a link's round trips than a check of it takes, beyond seconds."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 240.0
-_PING_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -137,6 +138,13 @@ class Swarm:
                 ranges.append(agents)
             first += share
         return ranges
+
+    def link_delays_ns(self, nodes: list[placement.Node]) -> list[int]:
+        """Of each account: what its messages are modelled to take to the venue, on those nodes."""
+        shares = [share for share in placement.divide(self.agents, nodes) if share]
+        hosts = np.repeat(np.arange(len(shares)), shares).tolist()
+        links = [self.scenario.link_of(group, host) for group, host in zip(self.groups, hosts, strict=True)]
+        return [self.scenario.link_delays_ns(link)[0] for link in links]
 
     def _open_links(self, ranges: list[range], endpoints: dict[str, str]) -> None:
         """On each host, those that its agents use."""
@@ -252,30 +260,49 @@ class Swarm:
         of each by then."""
         self._first_pings = self._ping_links()
         if self._any_link():
-            self.roll_call.ask("watch_links")
+            self._ask_of_links("watch_links")
         return self._links_told({})
 
     def _any_link(self) -> bool:
         return any(self._link_endpoints)
 
+    def _ask_of_links(self, method: str) -> dict[int, Any]:
+        """Of each host that answers: a ping may take as long as its link does."""
+        return self.roll_call.ask(method, timeout_s=_STOP_TIMEOUT_S + _LINK_CHECK_ROUND_TRIPS * self._longest_rtt_s())
+
+    def _longest_rtt_s(self) -> float:
+        """Of the links in use."""
+        used = set(self._links_of_accounts) - {DIRECT}
+        return max((self.scenario.links[name].in_ns().nominal_rtt_ns for name in used), default=0) / clock.SECOND
+
     def _ping_links(self) -> dict[int, dict[str, list[int]]]:
-        """Round trips in ns, by host and link; of those that answer."""
         if not self._any_link():
             return {}
         self._progress.stage("measuring the links")
-        return self.roll_call.ask("ping_links", timeout_s=_PING_TIMEOUT_S)
+        return self._ask_of_links("ping_links")
 
     def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
+        """`link_check.told` of every link. last_pings: those after the session, by host."""
         told = []
-        for number, found in (self.roll_call.ask("link_counters") if self._any_link() else {}).items():
+        for number, of_host in (self._ask_of_links("link_counters") if self._any_link() else {}).items():
             first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
-            for name, counters in found.items():
-                pings = [each.get(name, []) for each in (first, last)]
-                direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+            direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+            for name, counters in of_host.items():
                 link = self.scenario.links[name].in_ns()
-                address = self.hosts[number].node.address
-                told.append(link_check.told(number, address, name, link, pings, direct, counters))
+                pings = [first.get(name, []), last.get(name, [])]
+                told.append(
+                    link_check.told(number, self.hosts[number].node.address, name, link, pings, direct, counters)
+                )
         return told
+
+    def _watched_pings(self) -> list[tuple[int, str, int, int]]:
+        watched = self._ask_of_links("watched_links") if self._any_link() else {}
+        return [
+            (number, name, *ping)
+            for number, of_host in watched.items()
+            for name, seen in of_host.items()
+            for ping in seen
+        ]
 
     def memory_kb(self) -> int:
         """Of all agents together."""
@@ -319,18 +346,16 @@ class Swarm:
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts. Whoever does not answer now is lost."""
-        deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
+        grace_s = _GRACE_S + 2 * self._longest_rtt_s()
+        deadline = clock.monotonic_ns() + int(grace_s * clock.SECOND)
         self.roll_call.look()
         while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
             self.roll_call.look()
-        watched = self.roll_call.ask("watched_links") if self._any_link() else {}
-        pings = [
-            (number, name, *ping) for number, found in watched.items() for name, seen in found.items() for ping in seen
-        ]
-        links = self._links_told(self._ping_links())
         answered = self.roll_call.ask("rows")
         self._check_some_are_left()
+        pings = self._watched_pings()
+        links = self._links_told(self._ping_links())
         kills = self.roll_call.ask("kills")
         logs = self.logs()
         statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)

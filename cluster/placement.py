@@ -363,7 +363,7 @@ class Actor:
         except ray.exceptions.RayActorError:
             raise ActorDied(f"{self.what} on {self.node.address} died") from None
         except ray.exceptions.GetTimeoutError:
-            raise ActorDied(f"{self.what} on {self.node.address} has not answered for {timeout_s:g} s") from None
+            raise ActorDied(f"{self.what} on {self.node.address} has not answered for {timeout_s:.0f} s") from None
         except ray.exceptions.RayError as error:  # its answer was on a node that is gone
             raise ActorDied(f"{self.what} on {self.node.address}: {_first_line(error)}") from None
 
@@ -406,7 +406,7 @@ def divide(count: int, nodes: list[Node]) -> list[int]:
         )
     others = any(node.cores >= 1 for node in nodes if node is not venue)
     cores = [node.cores - VENUE_CORES * (node is venue and others) for node in nodes]
-    weights = [max(each, 0.0 if others else 1.0) for each in cores]
+    weights = [max(each, 1.0 if node is venue and not others else 0.0) for node, each in zip(nodes, cores, strict=True)]
     shares = [0] * len(nodes)
     left, open_nodes = count, [n for n, weight in enumerate(weights) if weight > 0]
     while left and open_nodes:

@@ -29,7 +29,7 @@ CPUS=${AAR_HOSTS_CPUS:-4}
 NET=10.77.0       # of the hosts' own bridge, which no other set and nothing of this machine sees
 PORT=6379
 HUB=$PREFIX-hub
-START_S=120       # longest that Ray may take to start on one host
+START_S=120       # longest that `ray start` may take
 OBJECT_STORE_BYTES=104857600
 
 fail() { echo "test_hosts: $*" >&2; exit 2; }
@@ -103,11 +103,19 @@ up() { # N
 
 ray_start() { # I ARGUMENTS…
   local i=$1; shift
-  # As a module of that Python: the `ray` beside it may be of another.
-  timeout $START_S "$SELF" exec "$i" env -u RAY_ADDRESS "$PYTHON" -P -m ray.scripts.scripts start --node-ip-address="$(address "$i")" \
-    --num-cpus="$CPUS" --object-store-memory=$OBJECT_STORE_BYTES --disable-usage-stats "$@" \
-    >"$STATE/$i/ray.log" 2>&1 || { cat "$STATE/$i/ray.log" >&2; return 1; }
+  # Again where the machine is too busy for the 30 s that Ray gives its raylet. As a module of that Python: the `ray`
+  # beside it may be of another.
+  for _ in 1 2 3; do
+    timeout $START_S "$SELF" exec "$i" env -u RAY_ADDRESS "$PYTHON" -P -m ray.scripts.scripts start \
+      --node-ip-address="$(address "$i")" --num-cpus="$CPUS" --object-store-memory=$OBJECT_STORE_BYTES \
+      --disable-usage-stats "$@" >"$STATE/$i/ray.log" 2>&1 && return
+    ray_stop "$i"
+  done
+  cat "$STATE/$i/ray.log" >&2
+  return 1
 }
+
+ray_stop() { timeout 60 "$SELF" exec "$1" "$PYTHON" -P -m ray.scripts.scripts stop --force >/dev/null 2>&1; }
 
 ray_up() {
   # From the root directory and without this tree in the path: Ray's own processes know nothing of the project.
@@ -116,11 +124,7 @@ ray_up() {
   for ((i = 1; i < $(count); i++)); do ray_start "$i" --address="$(address 0):$PORT" || return 1; done
 }
 
-ray_down() {
-  for ((i = $(count) - 1; i >= 0; i--)); do
-    timeout 60 "$SELF" exec "$i" "$PYTHON" -P -m ray.scripts.scripts stop --force >/dev/null 2>&1
-  done
-}
+ray_down() { for ((i = $(count) - 1; i >= 0; i--)); do ray_stop "$i"; done; }
 
 down() {
   for ((i = 0; i < $(count); i++)); do

@@ -1,6 +1,7 @@
 """Several hosts on this machine, for tests: scripts/test_hosts.sh as an object, and what runs on each host."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class Hosts:
         return [pid for pid in map(int, listed.stdout.split()) if part in _name(pid)]
 
     def agents(self, host: int) -> list[int]:
-        return self.pids(host, "agent-")
+        return [pid for pid in self.pids(host, "agent-") if re.match(r"agent-\d", _name(pid))]
 
 
 def _name(pid: int) -> str:
@@ -109,4 +110,6 @@ def wait_for_line(process: "subprocess.Popen[str]", part: str) -> None:
 
 
 def wait_until_none(hosts: Hosts, numbers: tuple[int, ...], part: str, timeout_s: float) -> None:
-    wait_until(lambda: not any(hosts.pids(n, part) for n in numbers), f"no {part} on {numbers}", timeout_s)
+    """part: as of `pids`, or "agent-"."""
+    listed = hosts.agents if part == "agent-" else lambda number: hosts.pids(number, part)
+    wait_until(lambda: not any(map(listed, numbers)), f"no {part} on {numbers}", timeout_s)

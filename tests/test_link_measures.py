@@ -7,9 +7,12 @@ import aar_swarm
 from aar_swarm import results
 from aar_swarm.analysis.calm_crash import PING_COLUMNS, calm_and_crash
 from aar_swarm.analysis.link_check import in_words, off_nominal, told
+from aar_swarm.progress import Progress
 from aar_swarm.report.rows import rows_for
 from aar_swarm.scenario import load_scenario
+from aar_swarm.swarm import Swarm
 from cluster.links import Link
+from cluster.placement import Node
 from exchange.clock import MS
 from exchange.errors import ConfigurationError
 from exchange.types import EventKind
@@ -131,12 +134,12 @@ def test_a_link_that_ended_is_said():
 def test_calm_and_crash_stand_side_by_side_for_each_link_in_the_table():
     found = calm_and_crash(Signalled(), latency(*ROWS), ["", "metro"], pings((0, "metro", 1_500 * MS, 90)), 50.0)
     rows = {row.name: row.value(found) for row in rows_for([found]) if "calm" in row.name}
-    assert rows["Transit in calm → in the crash (p50 / p99), metro"] == "100 ns / 100 ns → 300 ns / 300 ns"
-    assert rows["Round trip in calm → in the crash (p50 / p99), metro"] == "90 ns / 90 ns → –"
+    assert rows["Transit, calm → crash (p50 / p99), metro"] == "100 ns / 100 ns → 300 ns / 300 ns"
+    assert rows["Round trip, calm → crash (p50 / p99), metro"] == "90 ns / 90 ns → –"
     plain = calm_and_crash(Signalled(), latency(*ROWS), ["", ""], pings(), 50.0)
     assert [row.name for row in rows_for([plain]) if "calm" in row.name] == [
-        "Transit in calm → in the crash (p50 / p99)",
-        "Venue in calm → in the crash (p50 / p99)",
+        "Transit, calm → crash (p50 / p99)",
+        "Venue, calm → crash (p50 / p99)",
     ]
 
 
@@ -146,6 +149,20 @@ def test_links_are_settings_and_a_setting_can_begin_one():
     assert scenario.links["remote"].in_ns() == Link(0, 30 * MS)
     assert scenario.value_of("links.metro.up_ms") == 0.5 and scenario.value_of("links.far.up_ms") is None
     assert [scenario.link_of(name, 0) for name in ("crowd", "noise", "makers")] == ["metro", "remote", ""]
+
+
+def test_hold_and_release_knows_what_each_accounts_link_takes():
+    settings = {**LINKS, "node_links": '["", "metro"]', "sequencing.hold_ms": "5"}
+    swarm = Swarm(load_scenario("exit-door", settings=settings), 80, 1, None, Progress())
+    node = Node("a", "10.0.0.1", 2.0, True)
+    delays = swarm.link_delays_ns([node, node])
+    of = {name: {d for d, g in zip(delays, swarm.groups, strict=True) if g == name} for name in set(swarm.groups)}
+    assert of["noise"] == {0} and of["crowd"] == {MS // 2}  # remote is far in the other direction
+    assert of["makers"] == {0}  # the first host's, which are directly connected
+    swarm = Swarm(load_scenario("exit-door", settings={**settings, "node_links": '["metro"]'}), 80, 1, None, Progress())
+    assert swarm.scenario.sequencing.config(swarm.link_delays_ns([node])).link_delays_ns[0] == MS // 2
+    with pytest.raises(ConfigurationError, match="links.metro.up_ms 1001: .*at most 1000 ms"):
+        load_scenario("exit-door", settings={**settings, "links.metro.up_ms": "1001"})
 
 
 def test_a_host_has_a_link_for_those_whose_group_names_none():

@@ -108,6 +108,16 @@ def test_bench_recovery_replays_everything_and_trades_again():
     assert found["recover_s"] > 0 and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
 
 
+@pytest.mark.slow
+def test_bench_links_measures_both_accuracy_and_load():
+    found = script("bench_links.py", "--messages", 20, "--connections", 20)
+    assert [row["delay_ms"] for row in found["accuracy"]] == [0, 0.2, 1, 5, 20]
+    for row in found["accuracy"]:
+        assert 0 < row["error_ns_p50"] <= row["error_ns_p99"] <= row["error_ns_max"]
+    (row,) = found["load"]
+    assert row["carried_per_s"] > 0 and 0 <= row["delivered_late_ns_p50"] <= row["delivered_late_ns_max"]
+
+
 def test_bench_races_finds_races_among_its_messages():
     found = script("bench_races.py", "--commands", 20_000, "--repeats", 1)
     assert 0 < found["races"] < found["messages"] <= found["commands"] == 20_000

@@ -188,7 +188,7 @@ def _calm_to_crash_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
             keys = [
                 f"{when}.{inside}{family}_ns_{q}" for when in ("latency_calm", "latency_crash") for q in ("p50", "p99")
             ]
-            label = f"{name} in calm → in the crash (p50 / p99){of}"
+            label = f"{name}, calm → crash (p50 / p99){of}"
             rows.append(Row(_LATENCY, label, tuple(keys), formats.change, "quantiles", optional=True))
     return [row for row in rows if any(_has(row, summary) for summary in summaries)]
 
