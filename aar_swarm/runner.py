@@ -32,9 +32,11 @@ from aar_swarm.vendors import placement as vendors
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
+from cluster.clocks import Reading, host_clock, largest_bound_ns
 from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
+from cluster.links import LinkFailed
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
@@ -240,7 +242,7 @@ class _Run:
         except placement.RayDidNotStart as error:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
             raise RunFailed(f"{error}; {self._where_the_journal_is()}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
@@ -267,16 +269,21 @@ class _Run:
         self.progress.stage("starting the venue (the first time, its kernels are compiled: two to four minutes)")
         started = self._start_venue(nodes)
         self._endow()
+        assert self.venue is not None
         begun_ns = clock.monotonic_ns()
         self.swarm.start(nodes, started["endpoints"])
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
         memory_kb = self.swarm.memory_kb()
         hosts = self.swarm.nodes()
-        self._write_manifest(started, hosts)
+        links = self.swarm.check_links()
+        before, venue_boot_id = self.swarm.read_clocks(self.venue)
+        self._write_manifest(started, hosts, links)
+        self._note_clocks(before, [None] * len(hosts), venue_boot_id)
         self._play()
+        after, _ = self.swarm.read_clocks(self.venue)
+        self._note_clocks(before, after, venue_boot_id)
         self.progress.stage("collecting")
         collected = self.swarm.collect()
-        assert self.venue is not None
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
             raise VenueError(final["error"])
@@ -299,6 +306,7 @@ class _Run:
             "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
+            "sequencing": self.scenario.sequencing.config(self._modelled_delays_ns()).model_dump(),
             "max_sessions": self.agents,
             "max_timings": _MAX_TIMINGS,
         }
@@ -320,14 +328,21 @@ class _Run:
             self.venue.call("start_supervisor", *arguments, timeout_s=_START_TIMEOUT_S)
         return started
 
+    def _modelled_delays_ns(self) -> list[int]:
+        """Of each account: what its group's link takes to the venue, for hold-and-release. A node's own link is not in
+        it: the venue starts before anyone knows who runs where."""
+        links = {name: group.link for name, group in self.scenario.participants.items()}
+        return [self.scenario.link_delays_ns(links[name])[0] for name in self.swarm.groups]
+
     def _endow(self) -> None:
         assert self.venue is not None
         commands = opening_commands(self.scenario, self.agents)
         self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
-    def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+    def _write_manifest(
+        self, started: dict[str, Any], hosts: list[dict[str, Any]], links: list[dict[str, Any]]
+    ) -> None:
         groups = self.swarm.groups
-        one_clock = len({host["boot_id"] for host in hosts}) == 1
         self.manifest = {
             "scenario": self.scenario.model_dump(),
             "agents": self.agents,
@@ -338,16 +353,22 @@ class _Run:
             "started_utc": clock.utc_stamp(),
             "driver_host": socket.gethostname(),
             "hosts": hosts,
+            "links": links or None,
             "scheduling": started["scheduling"],
-            # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
-            "clock_bound_ns": 0 if one_clock else None,
             "cores": os.cpu_count(),
             "versions": versions(),
         }
-        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
         if self.verdicts:
             told = [verdict._asdict() for verdict in self.verdicts]
             (self.directory / VALIDATION).write_text(json.dumps(told, indent=1))
+
+    def _note_clocks(self, before: list[Reading | None], after: list[Reading | None], venue_boot_id: str) -> None:
+        """Write the manifest with what is known of the clocks; clock_bound_ns null: of some host's nothing is."""
+        hosts = self.manifest["hosts"]
+        for host, first, last in zip(hosts, before, after, strict=True):
+            host["clock"] = host_clock(first, last, host["boot_id"] == venue_boot_id)
+        self.manifest["clock_bound_ns"] = largest_bound_ns([host["clock"] for host in hosts])
+        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
 
     def _play(self) -> None:
         """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""

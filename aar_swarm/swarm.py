@@ -11,25 +11,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
+from aar_swarm.analysis import link_check
 from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
-from cluster import placement
+from cluster import clocks, placement
 from cluster.kill_switch import Kill
+from cluster.links import DIRECT
 from cluster.roll_call import HostLost, RollCall
 from cluster.scoreboard import row_dtype
 from exchange import clock
 from exchange.errors import ConfigurationError
-from exchange.keys import GeneratedKeys, generate
+from exchange.keys import ClientKeys, GeneratedKeys, generate
 
 LEASE_S = 4.0
 """An agent that has heard nothing of the venue for so long ends by itself, found out within a second more: its node may
 be cut off. The venue's heartbeat is every second."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
+_LEASE_ROUND_TRIPS = 6
+"""More of a link's round trips than it takes to connect and log on."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 240.0
+_PING_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -52,6 +57,12 @@ class Collected(NamedTuple):
     """Of their agents nothing is known: their rows hold the agent's number alone."""
     logs: list[tuple[str, bytes]]
     """What processes of hosts printed whose files are not the driver's: (address, text)."""
+    links: list[dict[str, Any]]
+    """`link_check.told` of each host's links."""
+    link_of: list[str]
+    """Of each account: the link that it is behind."""
+    pings: list[tuple[int, str, int, int]]
+    """(host, link, the venue's clock, round trip) of every ping during the session."""
 
 
 class Swarm:
@@ -64,8 +75,14 @@ class Swarm:
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
         self.roll_call = RollCall()
+        self.ranges: list[range] = []
+        """Of each host: which agents."""
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
+        self._link_endpoints: list[dict[str, dict[str, str]]] = []
+        """Of each host, by link: where its agents connect to."""
+        self._links_of_accounts = [DIRECT] * agents
+        self._first_pings: dict[int, dict[str, list[int]]] = {}
         self._log = log
         self._progress = progress
         self._endowments = scenario.endowments(agents)
@@ -84,13 +101,14 @@ class Swarm:
 
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
-        ranges = self._place_hosts(nodes)
+        self.ranges = ranges = self._place_hosts(nodes)
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
             "market": self.scenario.market(self.agents)._asdict(),
         }
+        self._open_links(ranges, endpoints)
         self._start_vendors(common)
         self._fork(ranges, common)
         self._arm(ranges, endpoints)
@@ -120,6 +138,21 @@ class Swarm:
             first += share
         return ranges
 
+    def _open_links(self, ranges: list[range], endpoints: dict[str, str]) -> None:
+        """On each host, those that its agents use."""
+        calls = []
+        for number, (host, agents) in enumerate(zip(self.hosts, ranges, strict=True)):
+            for agent in agents:
+                self._links_of_accounts[agent] = self.scenario.link_of(self.groups[agent], number)
+            used = sorted({self._links_of_accounts[agent] for agent in agents} - {DIRECT})
+            links = {name: self.scenario.links[name].in_ns() for name in used}
+            calls.append((host, host.begin("open_links", links, endpoints, [self.seed, number], self._listening_key())))
+        self._link_endpoints = [host.end(call, _START_TIMEOUT_S) for host, call in calls]
+
+    def _listening_key(self) -> ClientKeys | None:
+        """A host's own, which belongs to no account: with it one may listen."""
+        return None if self.keys is None else self.keys.accounts[self._host_key]
+
     def _start_vendors(self, common: dict[str, Any]) -> None:
         """Those whom agents ask, before the agents."""
         if self.vendor_processes:
@@ -127,9 +160,10 @@ class Swarm:
         keys = None if self.keys is None else self.keys.accounts
         self._models = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
 
-    def _spec(self, agent: int) -> dict[str, Any]:
+    def _spec(self, agent: int, host: int) -> dict[str, Any]:
         group = self.scenario.participants[self.groups[agent]]
         return {
+            **self._linked(self._links_of_accounts[agent], host),
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
@@ -139,9 +173,21 @@ class Swarm:
             "explains": self.scenario.explanations != "off",
         }
 
+    def _linked(self, link: str, host: int) -> dict[str, Any]:
+        """What is different for an agent behind a link: where it connects to, how patient it is, and that it hears of
+        a halt as late as its link lets it (the notice board of its host is not behind the link)."""
+        if link == DIRECT:
+            return {}
+        away_ns = _LEASE_ROUND_TRIPS * self.scenario.links[link].in_ns().nominal_rtt_ns
+        return {
+            "endpoints": self._link_endpoints[host][link],
+            "lease_ns": int(LEASE_S * clock.SECOND) + away_ns,
+            "notice_board": None,
+        }
+
     def _fork(self, ranges: list[range], common: dict[str, Any]) -> None:
         self._progress.stage(f"starting {self.agents} agent processes")
-        waiting = [[(agent, self._spec(agent)) for agent in agents] for agents in ranges]
+        waiting = [[(agent, self._spec(agent, number)) for agent in agents] for number, agents in enumerate(ranges)]
         while any(waiting):
             calls = []
             for host, agents in zip(self.hosts, waiting, strict=True):
@@ -158,12 +204,11 @@ class Swarm:
             self._show_ready()
 
     def _arm(self, ranges: list[range], endpoints: dict[str, str]) -> None:
-        # A host's own key belongs to no account: with it one may listen.
-        keys = None if self.keys is None else self.keys.accounts[self._host_key]
-        arming = [
-            (host, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
-            for host, agents in zip(self.hosts, ranges, strict=True)
-        ]
+        arming = []
+        for host, agents in zip(self.hosts, ranges, strict=True):
+            far = [agent for agent in agents if self._links_of_accounts[agent] != DIRECT]
+            arguments = (endpoints["notices"], list(agents), self._listening_key(), far)
+            arming.append((host, host.begin("arm_kill_switch", *arguments)))
         for host, call in arming:
             host.end(call, _START_TIMEOUT_S)
 
@@ -202,13 +247,60 @@ class Swarm:
             return bytes(host.call("log")).decode(errors="replace")
         return self._log.read_text(errors="replace") if self._log.is_file() else ""
 
+    def check_links(self) -> list[dict[str, Any]]:
+        """Ping the venue over every link while the session has not begun, and begin to watch the links; what is known
+        of each by then."""
+        self._first_pings = self._ping_links()
+        if self._any_link():
+            self.roll_call.ask("watch_links")
+        return self._links_told({})
+
+    def _any_link(self) -> bool:
+        return any(self._link_endpoints)
+
+    def _ping_links(self) -> dict[int, dict[str, list[int]]]:
+        """Round trips in ns, by host and link; of those that answer."""
+        if not self._any_link():
+            return {}
+        self._progress.stage("measuring the links")
+        return self.roll_call.ask("ping_links", timeout_s=_PING_TIMEOUT_S)
+
+    def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
+        told = []
+        for number, found in (self.roll_call.ask("link_counters") if self._any_link() else {}).items():
+            first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
+            for name, counters in found.items():
+                pings = [each.get(name, []) for each in (first, last)]
+                direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+                link = self.scenario.links[name].in_ns()
+                address = self.hosts[number].node.address
+                told.append(link_check.told(number, address, name, link, pings, direct, counters))
+        return told
+
     def memory_kb(self) -> int:
         """Of all agents together."""
         return sum(host.call("memory_kb") or 0 for host in self.hosts)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Where each host runs."""
-        return [host.call("node") for host in self.hosts]
+        """Where each host runs, and which agents on it: [first, one past the last]."""
+        return [
+            {**host.call("node"), "agents": [agents.start, agents.stop]}
+            for host, agents in zip(self.hosts, self.ranges, strict=True)
+        ]
+
+    def read_clocks(self, venue: placement.Actor) -> tuple[list[clocks.Reading | None], str]:
+        """Of each host, one after the other, its clock against the venue's, None where it does not answer; and the
+        boot_id of the venue's node."""
+        address, token, boot_id = venue.call("show_clock")
+        readings: list[clocks.Reading | None] = []
+        for number, host in enumerate(self.hosts):
+            try:
+                lost = number in self.roll_call.lost
+                readings.append(None if lost else host.call("read_venue_clock", address, token))
+            except placement.ActorDied:
+                readings.append(None)
+        venue.call("hide_clock")
+        return readings, boot_id
 
     def look(self) -> int:
         """How many agents live, as far as is known now; waits for no host. Says who was lost.
@@ -232,6 +324,11 @@ class Swarm:
         while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
             self.roll_call.look()
+        watched = self.roll_call.ask("watched_links") if self._any_link() else {}
+        pings = [
+            (number, name, *ping) for number, found in watched.items() for name, seen in found.items() for ping in seen
+        ]
+        links = self._links_told(self._ping_links())
         answered = self.roll_call.ask("rows")
         self._check_some_are_left()
         kills = self.roll_call.ask("kills")
@@ -248,6 +345,9 @@ class Swarm:
             [end for status in statuses.values() for end in status["exited"]],
             lost,
             logs,
+            links,
+            self._links_of_accounts,
+            pings,
         )
 
     def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:

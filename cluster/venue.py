@@ -16,6 +16,7 @@ from typing import Any
 
 import zmq
 
+from cluster.clocks import Responder, boot_id
 from cluster.code import venue_root
 from cluster.supervision import SupervisorProcess
 from exchange import journal, wire
@@ -41,6 +42,7 @@ class VenueKeeper:
         self._operator: Operator | None = None
         self._supervisor: SupervisorProcess | None = None
         self._context: zmq.Context[Any] = zmq.Context()
+        self._clock: Responder | None = None
         # A short path (a socket's is at most 107 bytes) that only this user can open.
         self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
         self._lines = b""
@@ -118,6 +120,18 @@ class VenueKeeper:
         self._supervisor = None
         return said
 
+    def show_clock(self) -> tuple[tuple[str, int], bytes, str]:
+        """Answer hosts that measure their clocks against this node's, until `hide_clock`; returns where, the token to
+        ask with, and the node's boot_id."""
+        self._clock = Responder(self._venue.host)
+        return self._clock.address, self._clock.token, boot_id()
+
+    def hide_clock(self) -> None:
+        """Answer no more. Idempotent."""
+        if self._clock is not None:
+            self._clock.close()
+            self._clock = None
+
     def pid(self) -> int:
         """This actor's own process."""
         return os.getpid()
@@ -192,6 +206,7 @@ class VenueKeeper:
         shutil.rmtree(self._private, ignore_errors=True)
 
     def _close(self) -> None:
+        self.hide_clock()
         if self._operator is not None:
             self._operator.close()
             self._operator = None
