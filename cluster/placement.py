@@ -94,7 +94,8 @@ def ray_session(address: str | None, temporary: str, strategies: Iterable[str] =
         else:
             _connect(address, strategies, quiet)
         try:
-            with before_agents():
+            # Ray prints of a worker that died on standard output, whatever it is told; there belongs the result alone.
+            with before_agents(), contextlib.redirect_stdout(sys.stderr):
                 if address is None:
                     yield [_on(node) for node in _living()]
                 else:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,24 +146,21 @@ class VenueKeeper:
 
         Raises: VenueError: the venue is gone or silent.
         """
-        if not self.alive() or self._operator is None:
-            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
-        return self._operator.request(CommandKind(kind), account, instrument, amount)._asdict()
+        with self._asking() as operator:
+            return operator.request(CommandKind(kind), account, instrument, amount)._asdict()
 
     def status(self) -> dict[str, int]:
         """Counts of the running venue: commands, logged_on, refused."""
-        if not self.alive() or self._operator is None:
-            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
-        return self._operator.request(wire.MessageKind.STATUS)._asdict()
+        with self._asking() as operator:
+            return operator.request(wire.MessageKind.STATUS)._asdict()
 
     def request_many(self, commands: list[tuple[int, int, int, int]]) -> None:
         """Send operator's commands, each (kind, account, instrument, amount), in this order.
 
         Raises: VenueError: the venue refused one, or is gone.
         """
-        if not self.alive() or self._operator is None:
-            raise VenueError(f"the venue process ended (exit status {self._exit_status()}); see the run's log")
-        answers = self._operator.request_many(wire.pack(*command) for command in commands)
+        with self._asking() as operator:
+            answers = operator.request_many(wire.pack(*command) for command in commands)
         for command, answer in zip(commands, answers, strict=True):
             if answer.reason:
                 kind, account, instrument, amount = command
@@ -170,6 +168,19 @@ class VenueKeeper:
                     f"the venue refused {CommandKind(kind).name} of {amount} for account {account}, instrument "
                     f"{instrument}: {Reason(answer.reason).name}"
                 )
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Operator]:
+        """The operator's channel. Raises: VenueError, and of a venue that ended meanwhile it says that."""
+        ended = "the venue process ended (exit status %s); see the run's log"
+        if not self.alive() or self._operator is None:
+            raise VenueError(ended % self._exit_status())
+        try:
+            yield self._operator
+        except VenueError:
+            if not self.alive():
+                raise VenueError(ended % self._exit_status()) from None
+            raise
 
     def stop(self) -> dict[str, Any]:
         """Stop the venue in order; returns its final word (hashes, counts). Raises: VenueError."""

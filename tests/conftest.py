@@ -41,6 +41,7 @@ MACHINE = (
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
 NO_KERNELS = {
+    *("test_placement", "test_roll_call", "test_hosts_script"),
     *(
         "test_lease",
         "test_core_wait",

@@ -150,7 +150,7 @@ def test_a_cluster_of_two_nodes_hosts_agents_on_both(monkeypatch):
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": str(place / "ray")}
     )
     try:
-        cluster.add_node(num_cpus=1, resources={"exchange": 1})
+        cluster.add_node(num_cpus=3, resources={"exchange": 1})  # two of them are the venue's
         run = aar_swarm.run("exit-door", agents=100, settings=SHORTER, address=cluster.address, out=place / "run")
         assert run.summary["hosts"] == 2 and run.summary["agent_processes_lost"] == 0
         assert len({host["pid"] for host in run.manifest["hosts"]}) == 2
