@@ -128,7 +128,7 @@ main() {
   done
   echo "nodes: $nodes"
   [ "$nodes" = $((WORKERS + 1)) ] ||
-    { cat "$OURS/up.log" "$OURS/living.log"; as_login 0 bash -c 'tail -n 50 /tmp/ray/session_latest/logs/monitor*'; exit 1; } >&2
+    { cat "$OURS/up.log" "$OURS/living.log"; as_login 0 bash -c 'cat /tmp/ray/session_latest/logs/monitor*'; exit 1; } >&2
   echo "== aar run"
   as_login 0 python -m aar_swarm.cli run exit-door --size small --address auto --out "$OURS/home/run" --json
   [ -z "$KEEP" ] || cp -r "$OURS/0/home/run" "$KEEP"
@@ -142,3 +142,4 @@ main() {
 }
 
 main
+exit
