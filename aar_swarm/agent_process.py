@@ -47,7 +47,8 @@ class _Told(Exception):
 
 
 def _topics(kind: type[Strategy], market: Market) -> list[_Topic]:
-    """What such an agent listens to, beside the notices that all do. A notice's instrument is not in its first bytes."""
+    """What such an agent listens to, beside the notices that all do."""
+    # A notice's instrument is not among its first bytes.
     of_main: list[_Topic] = [
         (int(topic), None if wire.FIELDS[topic] is wire.Notice else market.instrument) for topic in kind.listens_to
     ]
@@ -145,8 +146,7 @@ class AgentProcess:
             if self.closed_ns and all(agent.is_over(now) for agent in self.agents):
                 break
             if self.lease.has_run_out(now):
-                for agent in self.agents:
-                    agent.row["lease_expired"] = 1
+                self.rows["lease_expired"] = 1
                 return 3
             wake_ns = min(self.timers[0][0] if self.timers else now + clock.SECOND, now + clock.SECOND)
             if self.closed_ns:
@@ -161,19 +161,19 @@ class AgentProcess:
                     if self.board is not None:
                         _give_back_priority()  # lent by a kill switch that died before it could take it back
                 elif account is not None:
-                    if (agent := self._of_account.get(account)) is not None and not agent.killed:
-                        agent.take(message, heard)
+                    if (found := self._of_account.get(account)) is not None and not found.killed:
+                        found.take(message, heard)
                 elif self.board is None or message.kind not in _POSTED or self.board.is_new(message):
                     self._hand_out(message, heard)
-            for agent in self.with_vendors:
-                agent.hear_vendor()
+            for asker in self.with_vendors:
+                asker.hear_vendor()
             self._wake_due(clock.monotonic_ns())
             if self.logging_on:
                 self._log_on_some(clock.monotonic_ns())
-        for agent in self.agents:
-            agent.finish()
-            if agent.vendor is not None:
-                agent.vendor.close()
+        for each in self.agents:
+            each.finish()
+            if each.vendor is not None:
+                each.vendor.close()
         self.venue.close()
         self.context.destroy(linger=0)
         return 0

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
+from aar_swarm.packing import packs
 from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
@@ -19,13 +20,13 @@ from cluster import placement
 from cluster.kill_switch import Kill
 from exchange import clock
 from exchange.errors import ConfigurationError
-from exchange.keys import GeneratedKeys, generate
+from exchange.keys import ClientKeys, GeneratedKeys, generate
 
 LEASE_S = 10.0
 """An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
 _FORK_BATCH = 50
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S, _READY_PER_AGENT_S = 120.0, 0.005
 _START_TIMEOUT_S = 240.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
@@ -44,21 +45,40 @@ class Collected(NamedTuple):
     vendor_rows: np.ndarray
     kills: list[Kill]
     exited: list[tuple[int, int, int]]
-    """(agent, pid, exit code) of every process that ended before it was told to."""
+    """(agent, pid, exit code) of every process that ended before it was told to; of many agents, the first one's."""
+    processes: list[int]
+    """Of every process of agents, its agent or the first of them."""
+    relays: list[dict[str, Any]]
+    """What the relay of each host did; none, if the run had none."""
 
 
 class Swarm:
     """Everything that a run starts besides the venue."""
 
-    def __init__(self, scenario: Scenario, agents: int, seed: int, log: Path | None, progress: Progress) -> None:
-        """log: where processes write what they print, on this machine; None: on other machines it stays there."""
+    def __init__(
+        self,
+        scenario: Scenario,
+        agents: int,
+        seed: int,
+        log: Path | None,
+        progress: Progress,
+        agents_per_process: int = 1,
+        relay: bool = False,
+    ) -> None:
+        """log: where processes write what they print, on this machine; None: on other machines it stays there.
+        relay: one connection a host to the venue; so it is always where processes hold several agents."""
         self.scenario = scenario
         self.agents = agents
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
         self.hosts: list[placement.Actor] = []
         self.keys: GeneratedKeys | None = None
+        self._key_of_host: list[int | None] = []
         self.vendor_processes = vendors.count_processes(scenario)
+        self.agents_per_process = agents_per_process
+        self.relayed = relay or agents_per_process > 1
+        self._packs: list[list[range]] = []
+        """Of each host: the agents of each process."""
         self._log = log
         self._progress = progress
         self._endowments = scenario.endowments(agents)
@@ -66,10 +86,21 @@ class Swarm:
         """Of each account: what it tries to log on with."""
         self._host_key = vendors.key_numbers(scenario, agents).stop
 
-    def make_keys(self) -> GeneratedKeys:
-        """For a run over a network: nobody but its own agents may trade, each for its own account."""
+    def make_keys(self, nodes: list[placement.Node]) -> GeneratedKeys:
+        """For a run over a network: nobody but its own agents may trade, each for its own account.
+
+        Behind relays an account's key is its host's, as its session goes over the host's connection.
+        """
         beyond = vendors.key_numbers(self.scenario, self.agents)
-        self.keys = generate([*range(self.agents), *beyond, self._host_key], [OPERATOR, SUPERVISOR])
+        of_hosts = range(self._host_key, self._host_key + len(nodes))
+        own = [] if self.relayed else range(self.agents)
+        self.keys = generate([*own, *beyond, *of_hosts], [OPERATOR, SUPERVISOR])
+        if self.relayed:
+            agent = 0
+            for host_key, share in zip(of_hosts, placement.divide(self.agents, nodes), strict=True):
+                public = self.keys.accounts[host_key].public
+                self.keys.venue.accounts.update(dict.fromkeys(range(agent, agent + share), public))
+                agent += share
         return self.keys
 
     def start(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
@@ -78,6 +109,7 @@ class Swarm:
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
         ranges = self._place_hosts(nodes)
+        self._packs = [packs(self.groups, agents, self.agents_per_process) for agents in ranges]
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
@@ -85,8 +117,8 @@ class Swarm:
             "market": self.scenario.market(self.agents)._asdict(),
         }
         self._start_vendors(common)
-        self._fork(ranges, common)
-        self._arm(ranges, endpoints)
+        self._fork([{**common, "endpoints": reached, "relayed": self.relayed} for reached in self._relay(endpoints)])
+        self._arm(endpoints)
         self._wait_until_ready()
 
     def _place_hosts(self, nodes: list[placement.Node]) -> list[range]:
@@ -99,11 +131,12 @@ class Swarm:
         preload = [TARGET.partition(":")[0], *modules]
         ranges: list[range] = []
         first = 0
-        for node, share in zip(nodes, placement.divide(self.agents, nodes), strict=True):
+        for number, (node, share) in enumerate(zip(nodes, placement.divide(self.agents, nodes), strict=True)):
             if share:
                 rows = share + self.vendor_processes
                 self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
                 ranges.append(range(first, first + share))
+                self._key_of_host.append(None if self.keys is None else self._host_key + number)
             first += share
         return ranges
 
@@ -117,7 +150,7 @@ class Swarm:
     def _spec(self, agent: int) -> dict[str, Any]:
         group = self.scenario.participants[self.groups[agent]]
         return {
-            "keys": None if self.keys is None else self.keys.accounts[agent],
+            "keys": None if self.keys is None or self.relayed else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
             "endowment": self._endowments[agent],
@@ -126,13 +159,36 @@ class Swarm:
             "explains": self.scenario.explanations != "off",
         }
 
-    def _fork(self, ranges: list[range], common: dict[str, Any]) -> None:
-        self._progress.stage(f"starting {self.agents} agent processes")
-        waiting = [[(agent, self._spec(agent)) for agent in agents] for agents in ranges]
+    def _relay(self, endpoints: dict[str, str]) -> list[dict[str, str]]:
+        """Start the relays; returns where the agents of each host connect."""
+        if not self.relayed:
+            return [endpoints] * len(self.hosts)
+        starting = [
+            (host, host.begin("start_relay", endpoints, self._keys_of(at))) for at, host in enumerate(self.hosts)
+        ]
+        return [host.end(call, _START_TIMEOUT_S) for host, call in starting]
+
+    def _keys_of(self, host: int) -> ClientKeys | None:
+        """A host's own: with it one may listen, and behind a relay trade for the host's accounts."""
+        number = self._key_of_host[host]
+        return None if self.keys is None or number is None else self.keys.accounts[number]
+
+    def _process(self, agents: range) -> tuple[int, dict[str, Any]]:
+        """What a process of these is forked from."""
+        if len(agents) == 1:
+            return agents.start, self._spec(agents.start)
+        return agents.start, {"members": [self._spec(agent) for agent in agents]}
+
+    def _fork(self, commons: list[dict[str, Any]]) -> None:
+        processes = sum(map(len, self._packs))
+        inside = f" with {self.agents} agents" if processes < self.agents else ""
+        self._progress.stage(f"starting {processes} agent processes{inside}")
+        at_once = max(1, _FORK_BATCH // self.agents_per_process)
+        waiting = [list(of_host) for of_host in self._packs]
         while any(waiting):
             calls = []
-            for host, agents in zip(self.hosts, waiting, strict=True):
-                batch, agents[:] = agents[:_FORK_BATCH], agents[_FORK_BATCH:]
+            for host, common, left in zip(self.hosts, commons, waiting, strict=True):
+                batch, left[:] = [self._process(agents) for agents in left[:at_once]], left[at_once:]
                 if batch:
                     calls.append((host, len(batch), host.begin("spawn", batch, common)))
             for host, asked, call in calls:
@@ -144,21 +200,22 @@ class Swarm:
                     )
             self._show_ready()
 
-    def _arm(self, ranges: list[range], endpoints: dict[str, str]) -> None:
-        # A host's own key belongs to no account: with it one may listen.
-        keys = None if self.keys is None else self.keys.accounts[self._host_key]
+    def _arm(self, endpoints: dict[str, str]) -> None:
         arming = [
-            (host, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
-            for host, agents in zip(self.hosts, ranges, strict=True)
+            (host, host.begin("arm_kill_switch", endpoints["notices"], [each.start for each in of_host], keys))
+            for host, of_host, keys in zip(
+                self.hosts, self._packs, map(self._keys_of, range(len(self.hosts))), strict=True
+            )
         ]
         for host, call in arming:
             host.end(call, _START_TIMEOUT_S)
 
     def _wait_until_ready(self) -> None:
-        deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
+        timeout_s = _READY_TIMEOUT_S + self.agents * _READY_PER_AGENT_S
+        deadline = clock.monotonic_ns() + int(timeout_s * clock.SECOND)
         while (ready := self._show_ready()) < self.agents:
             if clock.monotonic_ns() > deadline:
-                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {_READY_TIMEOUT_S:.0f} s")
+                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {timeout_s:.0f} s")
             self._check_nobody_died()
             clock.sleep(_POLL_S)
         for host in self.hosts:
@@ -195,7 +252,7 @@ class Swarm:
 
     def alive(self) -> int:
         """Agents that live now."""
-        return sum(status["alive"] for status in self._statuses()) - self.vendor_processes
+        return sum(status["agents_alive"] for status in self._statuses()) - self.vendor_processes
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts."""
@@ -205,10 +262,12 @@ class Swarm:
         rows = np.concatenate([host.call("rows") for host in self.hosts])
         rows = rows[np.argsort(rows["agent_id"])]
         is_agent = rows["agent_id"] < self.agents
+        relays = [done for host in self.hosts if (done := host.call("relay")) is not None]
         kills = [kill for host in self.hosts for kill in host.call("kills")]
         statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
         exited = [end for status in statuses for end in status["exited"]]
-        return Collected(rows[is_agent], rows[~is_agent], kills, exited)
+        processes = [agents.start for of_host in self._packs for agents in of_host]
+        return Collected(rows[is_agent], rows[~is_agent], kills, exited, processes, relays)
 
     def tear_down(self) -> None:
         """End everything, whatever state it is in."""

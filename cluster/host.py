@@ -229,7 +229,9 @@ class AgentHost:
         """The first of its agents' rows. Errors: ValueError: they were never together."""
         rows = [self._row_of.setdefault(each, len(self._row_of)) for each in range(first, first + count)]
         if rows[-1] - rows[0] != count - 1:
-            raise ValueError(f"agents {first} … {first + count - 1} were not in one process before, and their rows are apart")
+            raise ValueError(
+                f"agents {first} … {first + count - 1} were not in one process before, and their rows are apart"
+            )
         return rows[0]
 
     def _killed_in(self, processes: Mapping[int, int]) -> int:
