@@ -149,8 +149,9 @@ class AgentHost:
         """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill, and tell
         them of halts by the notice board.
 
-        Args: agent_ids: of a process of many agents, the first one's. An agent that comes again is watched again. Returns: the scheduling class of the process that does it. Errors:
-        ValueError: it is armed already; KillSwitchGone.
+        Args: agent_ids: of a process of many agents, the first one's. An agent that comes again is watched again.
+        Returns: the scheduling class of the process that does it. Errors: ValueError: it is armed already;
+        KillSwitchGone.
         """
         if self._kill_switch is not None:
             raise ValueError("the kill switch of this host is armed already")
@@ -216,7 +217,7 @@ class AgentHost:
     def memory_kb(self) -> int | None:
         """Memory of all living agents in kB, shared pages divided among their sharers; None if no agent lives.
 
-        The sum of Pss in /proc/PID/smaps_rollup, extrapolated from at most MEMORY_SAMPLE_AGENTS evenly chosen processes.
+        The sum of Pss in /proc/PID/smaps_rollup, extrapolated from at most MEMORY_SAMPLE_AGENTS evenly chosen ones.
         Errors: ZygoteGone.
         """
         self._refresh()

@@ -70,13 +70,13 @@ class RelayStatus(TypedDict):
     processes: int
     """That have spoken."""
     accounts_logged_off: int
-    """Of processes that ended or stopped reading while the session was open."""
+    """Of processes that ended, after the close too, or stopped reading."""
     stopped_reading: int
     """Processes that lost their sessions for that."""
     most_waiting: int
     """Messages that were found at once, at most: its queue."""
     longest_pass_ns: int
-    """From waking up until all that was found had been sent: how late it made a message, at most, once it had a core."""
+    """From waking up until all that was found was sent: how late it made a message, at most, once it had a core."""
 
 
 def name_of_process(pid: int) -> bytes:
