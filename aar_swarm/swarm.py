@@ -31,6 +31,8 @@ _START_TIMEOUT_S = 240.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
+_GRACE_PER_PACKED_AGENT_S = 0.0005
+"""Before it hears of the close, a process hands what came before it to all of its agents."""
 
 
 class RunFailed(RuntimeError):
@@ -256,7 +258,8 @@ class Swarm:
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts."""
-        deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
+        grace_s = _GRACE_S + _GRACE_PER_PACKED_AGENT_S * (self.agents - sum(map(len, self._packs)))
+        deadline = clock.monotonic_ns() + int(grace_s * clock.SECOND)
         while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
         rows = np.concatenate([host.call("rows") for host in self.hosts])
