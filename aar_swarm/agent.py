@@ -23,6 +23,7 @@ from aar_swarm.agents.base import (
     Wake,
 )
 from aar_swarm.names import agent_stream, strategy_class
+from aar_swarm.starvation import FIELDS, StampedeWaits
 from aar_swarm.vendors.client import VendorClient
 from cluster.scoreboard import BASE_FIELDS, AgentState
 from exchange import clock, wire
@@ -55,6 +56,7 @@ ROW_FIELDS = [
             "valuation_ns",  # sum over them: of an agent question -> answer, of a vendor the work
             "batches",  # of a vendor: forward passes
             "port",  # of a vendor
+            *FIELDS,
             "killed_ns",  # heard that this account was killed, in a process with others that were not
         )
     ),
@@ -114,6 +116,8 @@ class Agent:
         self.strategy = strategy_of(agent_id, spec)
         self.voice = voice
         self.around = around
+        self.waits: StampedeWaits | None = None
+        """Of an agent that has its process to itself: of many, none could say whose wait it was."""
         self.vendor: VendorClient | None = None
         self.models = list(spec["models"])
         self.explains = bool(spec["explains"])
@@ -203,8 +207,12 @@ class Agent:
             self.row["halt_heard_ns"] = heard_ns
         elif kind == CLOSED:
             self.row["close_heard_ns"] = self.closed_ns = heard_ns
+            if self.waits is not None:
+                self.waits.on_close()
         if isinstance(message, wire.Report):
             self.row["reports_heard"] += 1
+            if self.waits is not None:
+                self.waits.on_answer()
         self.cause_sequence = message.sequence
         self.decide(message, heard_ns)
 
@@ -290,3 +298,5 @@ class Agent:
         self.row["orders_sent"] += 1
         if self.row["signal_heard_ns"] and not self.row["decided_ns"]:
             self.row["decided_ns"] = sent_ns
+            if self.waits is not None:
+                self.waits.on_first_order()

@@ -22,6 +22,7 @@ from aar_swarm.agents.base import CLOSED, HALTED, Market, Strategy, Timer
 from aar_swarm.lease import Lease
 from aar_swarm.names import order_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
+from aar_swarm.starvation import ProcessWaits, StampedeWaits
 from aar_swarm.vendors import process as vendor_process
 from aar_swarm.vendors.client import VendorClient
 from cluster.notice_board import POSTED_KINDS, NoticeReader
@@ -87,6 +88,9 @@ class AgentProcess:
         self.agents = [
             Agent(first + at, each, rows[at], self._voice(first + at), self) for at, each in enumerate(specs)
         ]
+        self.process_waits = ProcessWaits()
+        if len(self.agents) == 1:
+            self.agents[0].waits = StampedeWaits(rows[0], self.process_waits)
         self.with_vendors: list[Agent] = []
         for agent in self.agents:
             for topic in _topics(type(agent.strategy), agent.strategy.market):
@@ -152,6 +156,8 @@ class AgentProcess:
             if self.closed_ns:
                 wake_ns = now + 20 * clock.MS
             if wake_ns > now:
+                if not self.agents[0].row["signal_heard_ns"]:
+                    self.process_waits.before_rest()
                 self._wait(max(1, (wake_ns - now) // clock.MS))
             self._take_told()
             for account, message in self._messages():

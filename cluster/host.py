@@ -17,7 +17,9 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
+from cluster.links import Link, Links
 from cluster.relay import Relay, RelayStatus
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
@@ -49,6 +51,8 @@ class NodeInfo(TypedDict):
     node_ip: str
     pid: int
     boot_id: str
+    cores: int
+    """That its processes may use."""
     zygote_scheduling: str
     """"SCHED_FIFO", or "normal" where that is not permitted: then agents that compute delay forks and kills."""
 
@@ -84,6 +88,7 @@ class AgentHost:
         self._stopped = False
         self._kill_switch: KillSwitch | None = None
         self._relay: Relay | None = None
+        self._links: Links | None = None
         self._watched: set[int] = set()
         self._fork_error: str | None = None
 
@@ -145,11 +150,53 @@ class AgentHost:
         self._note_exits()
         return dead
 
-    def arm_kill_switch(self, notices: str, agent_ids: Sequence[int], keys: ClientKeys | None = None) -> str:
+    def open_links(
+        self,
+        links: Mapping[str, Link],
+        endpoints: Mapping[str, str],
+        seed: Sequence[int],
+        keys: ClientKeys | None = None,
+    ) -> dict[str, dict[str, str]]:
+        """Start a proxy for each of these links between this host and a venue.
+
+        Args: endpoints: the venue's; seed: of their jitter; keys: of one who may listen to the venue, to ping it.
+        Returns: of each link, the endpoints that an agent of this host connects to. Errors: ValueError: they are open
+        already; LinkFailed.
+        """
+        if self._links is not None:
+            raise ValueError("the links of this host are open already")
+        self._links = Links(links, endpoints, seed, keys)
+        return self._links.endpoints
+
+    def ping_links(self) -> dict[str, list[int]]:
+        """Round trips to the venue in ns: through each link, and (`DIRECT`) past them. Blocks for seconds."""
+        return {} if self._links is None else self._links.ping()
+
+    def watch_links(self) -> None:
+        """Ping on over every link until `watched_links`, beside whatever this host does."""
+        if self._links is not None:
+            self._links.watch()
+
+    def watched_links(self) -> dict[str, list[tuple[int, int]]]:
+        """Stop that; by link: (the venue's clock at the answer, round trip), ns."""
+        return {} if self._links is None else self._links.watched()
+
+    def link_counters(self) -> dict[str, dict[str, Any] | None]:
+        """Of each link: its scheduling class, what it has carried so far, and how late; None: its proxy has ended."""
+        return {} if self._links is None else self._links.counters()
+
+    def arm_kill_switch(
+        self,
+        notices: str,
+        agent_ids: Sequence[int],
+        keys: ClientKeys | None = None,
+        far_ids: Sequence[int] = (),
+    ) -> str:
         """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill, and tell
         them of halts by the notice board.
 
         Args: agent_ids: of a process of many agents, the first one's. An agent that comes again is watched again.
+        far_ids: those who are not told, as they are to hear of halts no sooner than their link lets them.
         Returns: the scheduling class of the process that does it. Errors: ValueError: it is armed already;
         KillSwitchGone.
         """
@@ -158,7 +205,7 @@ class AgentHost:
         self._refresh()
         self._watched = set(agent_ids)
         pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
-        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd, self._agents_of)
+        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd, far_ids, self._agents_of)
         return self._kill_switch.scheduling
 
     def start_relay(self, endpoints: Mapping[str, str], keys: ClientKeys | None = None) -> dict[str, str]:
@@ -198,6 +245,8 @@ class AgentHost:
                 self._zygote.kill(None)
         except (ZygoteClosed, ZygoteGone):
             pass  # then its agents are dead too
+        if self._links is not None:
+            self._links.close()
         self._zygote.close()
         self._board.close()
         self._stopped = True
@@ -205,14 +254,21 @@ class AgentHost:
 
     def node(self) -> NodeInfo:
         """Where this host runs."""
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return NodeInfo(
             host_name=socket.gethostname(),
             node_ip=_node_ip(),
             pid=os.getpid(),
-            boot_id=boot_id,
+            boot_id=clocks.boot_id(),
+            cores=len(os.sched_getaffinity(0)),
             zygote_scheduling=self._zygote.scheduling,
         )
+
+    def read_venue_clock(self, address: tuple[str, int], token: bytes) -> clocks.Reading | None:
+        """This host's clock against the venue's (clocks.py); None if that does not answer."""
+        try:
+            return clocks.measure((address[0], address[1]), token)
+        except OSError:
+            return None
 
     def memory_kb(self) -> int | None:
         """Memory of all living agents in kB, shared pages divided among their sharers; None if no agent lives.

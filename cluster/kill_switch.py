@@ -27,7 +27,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
@@ -78,11 +78,13 @@ class KillSwitch:
         endpoint: str,
         keys: ClientKeys | None,
         board_fd: int,
+        far: Sequence[int] = (),
         sizes: Mapping[int, int] | None = None,
     ) -> None:
         """Arm it for these agents (agent → pid), children of `parent`, against a venue's notices; returns when it
-        listens. board_fd: the host's scoreboard, whose end is the notice board. sizes: of a process of several agents
-        (who are numbered on from this one), how many. Raises: KillSwitchGone.
+        listens. board_fd: the host's scoreboard, whose end is the notice board; far: agents who are not told of halts,
+        as they are behind a link; sizes: of a process of several agents (who are numbered on from this one), how many.
+        Raises: KillSwitchGone.
         """
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
@@ -103,6 +105,7 @@ class KillSwitch:
                 "endpoint": endpoint,
                 "keys": keys,
                 "board_fd": board_fd,
+                "far": list(far),
             }
             self.scheduling: str = self._ask(setup)["scheduling"]
         except BaseException:
@@ -169,6 +172,7 @@ class _Switch:
         self._first: dict[int, int] = {}  # agent → the first of its process
         board = memoryview(mmap.mmap(setup["board_fd"], 0))
         self._board = notice_board.NoticeWriter(board[len(board) - notice_board.BYTES :].cast("q"))
+        self._far = set(setup["far"])
         self._untold: list[int] = []  # agents whom the latest halt is still to be told
         self._lent: list[int] = []  # agents who were lent a priority
         self._again_ns = self._lent_until_ns = 0
@@ -241,7 +245,7 @@ class _Switch:
             elif notice.kind != wire.MessageKind.HEARTBEAT:
                 self._board.post(notice)
                 if notice.kind == EventKind.INSTRUMENT_HALTED:
-                    self._untold = list(self._descriptors)
+                    self._untold = [agent for agent in self._descriptors if agent not in self._far]
                     self._may_lend = _scheduling() == "SCHED_FIFO"
             elif not self._armed:  # the subscription has reached the venue
                 self._armed = True

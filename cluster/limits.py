@@ -7,6 +7,7 @@ host's relay, which has three to the venue.
 import os
 import resource
 from pathlib import Path
+from typing import NamedTuple
 
 from exchange.errors import ConfigurationError
 
@@ -20,36 +21,50 @@ _SPARE_DESCRIPTORS = 200
 _SPARE_THREADS = 1_000
 
 
-def check_machine(agents: int, processes: int | None = None, relayed: bool = False) -> None:
-    """Args: processes: that the agents share, None: one each; relayed: the venue has the relay's connections only.
+class Bearable(NamedTuple):
+    """How many agents (in a process each) something allows, and what it is."""
 
-    Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest).
-    """
-    if processes is None:
-        processes = agents
-    limits = []
+    agents: int
+    why: str
+
+
+def bearable_as_venue() -> list[Bearable]:
+    """What bounds the agents of a venue on this machine, wherever they run."""
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors != resource.RLIM_INFINITY:
-        most = (descriptors - _SPARE_DESCRIPTORS) // VENUE_DESCRIPTORS_PER_AGENT
-        who = "relay" if relayed else "venue"
-        limits.append((most, f"the {who} may open {descriptors} file descriptors (ulimit -Hn), three a process"))
+    if descriptors == resource.RLIM_INFINITY:
+        return []
+    most = (descriptors - _SPARE_DESCRIPTORS) // VENUE_DESCRIPTORS_PER_AGENT
+    return [Bearable(most, f"the venue may open {descriptors} file descriptors (ulimit -Hn), three an agent")]
+
+
+def bearable_as_host(packed: int = 0) -> list[Bearable]:
+    """What bounds the agents' processes on this machine, as it is now. packed: agents beside the first of a process."""
+    found = []
     threads = _thread_limit()
     if threads is not None:
         most = (threads - _SPARE_THREADS) // THREADS_PER_AGENT
         why = "kernel.pid_max, kernel.threads-max, ulimit -u or the cgroup's pids.max"
-        limits.append((most, f"this machine allows {threads} threads ({why}), three a process"))
+        found.append(Bearable(most, f"this machine allows {threads} threads ({why}), three a process"))
     available_kb = _available_memory_kb()
     if available_kb is not None:
-        packed_kb = (agents - processes) * MEMORY_PER_PACKED_AGENT_KB
-        most = (available_kb - packed_kb) // MEMORY_PER_AGENT_KB
-        free = f"{available_kb // 1024} MB of memory are free"
-        packed = f", {packed_kb // 1024} of them for agents that share processes" if packed_kb else ""
-        limits.append((most, f"{free}{packed}, {MEMORY_PER_AGENT_KB // 1000} a process"))
-    most, why = min(limits, default=(processes, ""))
-    if processes > most:
-        raise ConfigurationError(
-            f"--agents {agents}: {why}; ask for at most {max(most, 0)} processes, or for more --agents-per-process"
-        )
+        most = max(available_kb - packed * MEMORY_PER_PACKED_AGENT_KB, 0) // MEMORY_PER_AGENT_KB
+        of_them = f" ({packed * MEMORY_PER_PACKED_AGENT_KB // 1024} of them for agents that share processes)"
+        free = f"{available_kb // 1024} MB of memory are free{of_them if packed else ''}"
+        found.append(Bearable(most, f"{free}, {MEMORY_PER_AGENT_KB // 1000} a process"))
+    return found
+
+
+def check_machine(agents: int, processes: int | None = None) -> None:
+    """processes: that the agents share, behind a relay; None: one each, and no relay.
+
+    Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest).
+    """
+    own = agents if processes is None else processes
+    limits = [*(bearable_as_venue() if processes is None else []), *bearable_as_host(agents - own)]
+    most, why = min(limits, default=Bearable(own, ""))
+    if own > most:
+        more = "" if processes is None else " processes, or for more --agents-per-process"
+        raise ConfigurationError(f"--agents {agents}: {why}; ask for at most {max(most, 0)}{more}")
 
 
 def _thread_limit() -> int | None:
