@@ -48,6 +48,10 @@ Background = Annotated[
 Speed = Annotated[float, typer.Option(help="How many times as fast the recorded day is sent.")]
 Port = Annotated[int, typer.Option(min=0, max=65533, help="Port of order entry; the next two are taken too. 0: any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+AgentsPerProcess = Annotated[
+    int, typer.Option(metavar="K", help="Of one group, so many share a process (docs/packed.md).")
+]
+Relay = Annotated[bool, typer.Option("--relay", help="One connection a host to the venue; with K above 1 always.")]
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The venue's TOML; see docs/exchange.md.")]
 Directory = Annotated[Path, typer.Argument(help="Directory of a run.")]
 
@@ -105,6 +109,8 @@ def run_command(
     speed: Speed = 1.0,
     port: Port = 0,
     alongside: Alongside = False,
+    agents_per_process: AgentsPerProcess = 1,
+    relay: Relay = False,
     scenarios: Annotated[
         list[str] | None, typer.Option("--scenario", help="Of `aar run defences`: these only; may be repeated.")
     ] = None,
@@ -146,6 +152,8 @@ def run_command(
             background=background,
             speed=speed,
             alongside=alongside,
+            agents_per_process=agents_per_process,
+            relay=relay,
             port=port,
             progress=display,
         )
@@ -186,6 +194,8 @@ def compare(
     background: Background = None,
     speed: Speed = 1.0,
     alongside: Alongside = False,
+    agents_per_process: AgentsPerProcess = 1,
+    relay: Relay = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a scenario for each combination of values, one run after the other; one table, one report side by side."""
@@ -209,6 +219,8 @@ def compare(
             background=background,
             speed=speed,
             alongside=alongside,
+            agents_per_process=agents_per_process,
+            relay=relay,
             progress=display,
         )
     if as_json:

@@ -45,6 +45,11 @@ def agent_stream(run_seed: int, agent_id: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(agent_id,))))
 
 
+def order_stream(run_seed: int, first_agent: int) -> np.random.Generator:
+    """Of the process of this agent and those after it: who of them hears first. Apart from every agent's own."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(first_agent, 0, 0))))
+
+
 def vendor_stream(run_seed: int, vendor: int, purpose: int) -> np.random.Generator:
     """A vendor's own stream (−1: what all vendors have in common), apart from those of agents."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(vendor + 1, purpose))))

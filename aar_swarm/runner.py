@@ -23,6 +23,7 @@ from aar_swarm.agents.background import Background
 from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.endowment import opening_commands, signal_commands
 from aar_swarm.machine_lock import machine_to_itself
+from aar_swarm.packing import MAX_AGENTS_PER_PROCESS, packs
 from aar_swarm.progress import Progress
 from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, VALIDATION, Run
 from aar_swarm.scenario import Scenario, check_endowments, load_scenario
@@ -65,6 +66,8 @@ def run(
     progress: Progress | None = None,
     size: str = "default",
     alongside: bool = False,
+    agents_per_process: int = 1,
+    relay: bool = False,
 ) -> Run:
     """Run a scenario with real agent processes.
 
@@ -73,10 +76,13 @@ def run(
     start one for this run); out: directory for the run, which must not hold anything (None: a new one under runs/);
     background: "lobster:FILE", a recorded day as the market, `speed` times as fast; port: of order entry, the next two
     for market data and notices (0: any free ones); size: a name of the scenario's, settings that come before yours;
-    alongside: do not wait until no other run of this user has this machine.
+    alongside: do not wait until no other run of this user has this machine; agents_per_process: of one group at most
+    so many share a process (docs/packed.md); relay: one connection a host to the venue, as then always.
     Raises: ConfigurationError: what was asked for cannot be; RunFailed.
     """
-    chosen, count = prepare(scenario, agents, breaker, seed, settings, address, background, speed, size)
+    chosen, count = prepare(
+        scenario, agents, breaker, seed, settings, address, background, speed, size, agents_per_process, relay
+    )
     recording = None if background is None else background.removeprefix("lobster:")
     progress = progress or Progress()
     directory = _new_directory(out, chosen.name)
@@ -87,7 +93,8 @@ def run(
             except BaseException:  # a Ctrl-C while it waits
                 shutil.rmtree(directory)
                 raise
-        return _Run(chosen, count, seed, directory, address, port, recording, progress).perform()
+        made = _Run(chosen, count, seed, directory, address, port, recording, progress, agents_per_process, relay)
+        return made.perform()
 
 
 def prepare(
@@ -100,6 +107,8 @@ def prepare(
     background: str | None = None,
     speed: float = 1.0,
     size: str = "default",
+    agents_per_process: int = 1,
+    relay: bool = False,
 ) -> tuple[Scenario, int]:
     """Everything that can be found out before anything starts; returns the scenario and the number of agents.
 
@@ -115,11 +124,22 @@ def prepare(
         raise ConfigurationError(f"--agents {count}: there must be at least one")
     if not 0 <= seed < 1 << 63:
         raise ConfigurationError(f"--seed {seed}: must be from 0 to 2^63 - 1")
+    if not 1 <= agents_per_process <= MAX_AGENTS_PER_PROCESS:
+        raise ConfigurationError(
+            f"--agents-per-process {agents_per_process}: must be from 1 to {MAX_AGENTS_PER_PROCESS}; use more processes"
+        )
+    if chosen.links and (relay or agents_per_process > 1):
+        raise ConfigurationError(
+            f"--relay, --agents-per-process: {chosen.name} has agents behind links, and a host's relay has one "
+            "connection for all of them; leave both away"
+        )
     chosen.counts(count)
     check_endowments(chosen, count)
     chosen = vendors.resolved(chosen, seed)
     if address is None:
-        check_machine(count)
+        groups = [name for name, _ in chosen.members(count)]
+        processes = len(packs(groups, range(count), agents_per_process))
+        check_machine(count, processes if relay or agents_per_process > 1 else None)
     else:
         placement.check_address(address)
     return chosen, count
@@ -204,6 +224,8 @@ class _Run:
         port: int,
         recording: str | None,
         progress: Progress,
+        agents_per_process: int,
+        relay: bool,
     ) -> None:
         self.scenario = scenario
         self.agents = agents
@@ -214,7 +236,7 @@ class _Run:
         self.recording = recording
         self.progress = progress
         self.log = directory / LOG if address is None else None
-        self.swarm = Swarm(scenario, agents, seed, self.log, progress)
+        self.swarm = Swarm(scenario, agents, seed, self.log, progress, agents_per_process, relay)
         self.venue: placement.Actor | None = None
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
@@ -313,7 +335,7 @@ class _Run:
         operator = None
         watcher_keys = None
         if len(nodes) > 1:
-            keys = self.swarm.make_keys()
+            keys = self.swarm.make_keys(nodes)
             config |= {"host": self.venue.node.address, "keys": keys.venue}
             operator, watcher_keys = keys.operators[OPERATOR], keys.operators[SUPERVISOR]
         directory = str(self.directory / JOURNAL) if self.address is None else None
@@ -340,6 +362,8 @@ class _Run:
         self.manifest = {
             "scenario": self.scenario.model_dump(),
             "agents": self.agents,
+            "agents_per_process": self.swarm.agents_per_process,
+            "relayed": self.swarm.relayed,
             "seed": self.seed,
             "accounts": {
                 name: [groups.index(name), len(groups) - groups[::-1].index(name)] for name in dict.fromkeys(groups)

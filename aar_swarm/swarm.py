@@ -12,6 +12,7 @@ import numpy as np
 
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
 from aar_swarm.analysis import link_check
+from aar_swarm.packing import packs
 from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
@@ -34,11 +35,13 @@ _LEASE_ROUND_TRIPS = 6
 _LINK_CHECK_ROUND_TRIPS = 20
 """More of a link's round trips than a check of it takes, beyond seconds."""
 _FORK_BATCH = 50
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S, _READY_PER_AGENT_S = 120.0, 0.005
 _START_TIMEOUT_S = 240.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
+_GRACE_PER_PACKED_AGENT_S = 0.0005
+"""Before it hears of the close, a process hands what came before it to all of its agents."""
 
 
 class RunFailed(RuntimeError):
@@ -53,7 +56,7 @@ class Collected(NamedTuple):
     vendor_rows: np.ndarray
     kills: list[Kill]
     exited: list[tuple[int, int, int]]
-    """(agent, pid, exit code) of every process that ended before it was told to."""
+    """(agent, pid, exit code) of every process that ended before it was told to; of many agents, the first one's."""
     hosts_lost: list[HostLost]
     """Of their agents nothing is known: their rows hold the agent's number alone."""
     logs: list[tuple[str, bytes]]
@@ -64,13 +67,27 @@ class Collected(NamedTuple):
     """Of each account: the link that it is behind."""
     pings: list[tuple[int, str, int, int]]
     """(host, link, the venue's clock, round trip) of every ping during the session."""
+    processes: list[int]
+    """Of every process of agents, its agent or the first of them."""
+    relays: list[dict[str, Any]]
+    """What the relay of each host did; none, if the run had none."""
 
 
 class Swarm:
     """Everything that a run starts besides the venue."""
 
-    def __init__(self, scenario: Scenario, agents: int, seed: int, log: Path | None, progress: Progress) -> None:
-        """log: where processes write what they print, on this machine; None: on other machines it stays there."""
+    def __init__(
+        self,
+        scenario: Scenario,
+        agents: int,
+        seed: int,
+        log: Path | None,
+        progress: Progress,
+        agents_per_process: int = 1,
+        relay: bool = False,
+    ) -> None:
+        """log: where processes write what they print, on this machine; None: on other machines it stays there.
+        relay: one connection a host to the venue; so it is always where processes hold several agents."""
         self.scenario = scenario
         self.agents = agents
         self.seed = seed
@@ -79,7 +96,12 @@ class Swarm:
         self.ranges: list[range] = []
         """Of each host: which agents."""
         self.keys: GeneratedKeys | None = None
+        self._key_of_host: list[int | None] = []
         self.vendor_processes = vendors.count_processes(scenario)
+        self.agents_per_process = agents_per_process
+        self.relayed = relay or agents_per_process > 1
+        self._packs: list[list[range]] = []
+        """Of each host: the agents of each process."""
         self._link_endpoints: list[dict[str, dict[str, str]]] = []
         """Of each host, by link: where its agents connect to."""
         self._links_of_accounts = [DIRECT] * agents
@@ -91,10 +113,21 @@ class Swarm:
         """Of each account: what it tries to log on with."""
         self._host_key = vendors.key_numbers(scenario, agents).stop
 
-    def make_keys(self) -> GeneratedKeys:
-        """For a run over a network: nobody but its own agents may trade, each for its own account."""
+    def make_keys(self, nodes: list[placement.Node]) -> GeneratedKeys:
+        """For a run over a network: nobody but its own agents may trade, each for its own account.
+
+        Behind relays an account's key is its host's, as its session goes over the host's connection.
+        """
         beyond = vendors.key_numbers(self.scenario, self.agents)
-        self.keys = generate([*range(self.agents), *beyond, self._host_key], [OPERATOR, SUPERVISOR])
+        of_hosts = range(self._host_key, self._host_key + len(nodes))
+        own = [] if self.relayed else range(self.agents)
+        self.keys = generate([*own, *beyond, *of_hosts], [OPERATOR, SUPERVISOR])
+        if self.relayed:
+            agent = 0
+            for host_key, share in zip(of_hosts, placement.divide(self.agents, nodes), strict=True):
+                public = self.keys.accounts[host_key].public
+                self.keys.venue.accounts.update(dict.fromkeys(range(agent, agent + share), public))
+                agent += share
         return self.keys
 
     def start(self, nodes: list[placement.Node], endpoints: dict[str, str]) -> None:
@@ -103,6 +136,7 @@ class Swarm:
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
         self.ranges = ranges = self._place_hosts(nodes)
+        self._packs = [packs(self.groups, agents, self.agents_per_process) for agents in ranges]
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
@@ -111,8 +145,8 @@ class Swarm:
         }
         self._open_links(ranges, endpoints)
         self._start_vendors(common)
-        self._fork(ranges, common)
-        self._arm(ranges, endpoints)
+        self._fork([{**common, "endpoints": reached, "relayed": self.relayed} for reached in self._relay(endpoints)])
+        self._arm(endpoints)
         self._wait_until_ready()
 
     @property
@@ -129,13 +163,14 @@ class Swarm:
         preload = [TARGET.partition(":")[0], *modules]
         ranges: list[range] = []
         first = 0
-        for node, share in zip(nodes, placement.divide(self.agents, nodes), strict=True):
+        for number, (node, share) in enumerate(zip(nodes, placement.divide(self.agents, nodes), strict=True)):
             if share:
                 rows = share + self.vendor_processes
                 agents = range(first, first + share)
                 host = placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log)
                 self.roll_call.add(host, list(agents))
                 ranges.append(agents)
+                self._key_of_host.append(None if self.keys is None else self._host_key + number)
             first += share
         return ranges
 
@@ -172,7 +207,7 @@ class Swarm:
         group = self.scenario.participants[self.groups[agent]]
         return {
             **self._linked(self._links_of_accounts[agent], host),
-            "keys": None if self.keys is None else self.keys.accounts[agent],
+            "keys": None if self.keys is None or self.relayed else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
             "endowment": self._endowments[agent],
@@ -193,13 +228,36 @@ class Swarm:
             "notice_board": None,
         }
 
-    def _fork(self, ranges: list[range], common: dict[str, Any]) -> None:
-        self._progress.stage(f"starting {self.agents} agent processes")
-        waiting = [[(agent, self._spec(agent, number)) for agent in agents] for number, agents in enumerate(ranges)]
+    def _relay(self, endpoints: dict[str, str]) -> list[dict[str, str]]:
+        """Start the relays; returns where the agents of each host connect."""
+        if not self.relayed:
+            return [endpoints] * len(self.hosts)
+        starting = [
+            (host, host.begin("start_relay", endpoints, self._keys_of(at))) for at, host in enumerate(self.hosts)
+        ]
+        return [host.end(call, _START_TIMEOUT_S) for host, call in starting]
+
+    def _keys_of(self, host: int) -> ClientKeys | None:
+        """A host's own: with it one may listen, and behind a relay trade for the host's accounts."""
+        number = self._key_of_host[host]
+        return None if self.keys is None or number is None else self.keys.accounts[number]
+
+    def _process(self, agents: range, host: int) -> tuple[int, dict[str, Any]]:
+        """What a process of these is forked from."""
+        if len(agents) == 1:
+            return agents.start, self._spec(agents.start, host)
+        return agents.start, {"members": [self._spec(agent, host) for agent in agents]}
+
+    def _fork(self, commons: list[dict[str, Any]]) -> None:
+        processes = sum(map(len, self._packs))
+        inside = f" with {self.agents} agents" if processes < self.agents else ""
+        self._progress.stage(f"starting {processes} agent processes{inside}")
+        at_once = max(1, _FORK_BATCH // self.agents_per_process)
+        waiting = [[(agents, number) for agents in of_host] for number, of_host in enumerate(self._packs)]
         while any(waiting):
             calls = []
-            for host, agents in zip(self.hosts, waiting, strict=True):
-                batch, agents[:] = agents[:_FORK_BATCH], agents[_FORK_BATCH:]
+            for host, common, left in zip(self.hosts, commons, waiting, strict=True):
+                batch, left[:] = [self._process(*each) for each in left[:at_once]], left[at_once:]
                 if batch:
                     calls.append((host, len(batch), host.begin("spawn", batch, common)))
             for host, asked, call in calls:
@@ -211,20 +269,22 @@ class Swarm:
                     )
             self._show_ready()
 
-    def _arm(self, ranges: list[range], endpoints: dict[str, str]) -> None:
+    def _arm(self, endpoints: dict[str, str]) -> None:
         arming = []
-        for host, agents in zip(self.hosts, ranges, strict=True):
-            far = [agent for agent in agents if self._links_of_accounts[agent] != DIRECT]
-            arguments = (endpoints["notices"], list(agents), self._listening_key(), far)
+        for number, (host, processes) in enumerate(zip(self.hosts, self._packs, strict=True)):
+            first = [agents.start for agents in processes]
+            far = [agent for agent in first if self._links_of_accounts[agent] != DIRECT]
+            arguments = (endpoints["notices"], first, self._keys_of(number), far)
             arming.append((host, host.begin("arm_kill_switch", *arguments)))
         for host, call in arming:
             host.end(call, _START_TIMEOUT_S)
 
     def _wait_until_ready(self) -> None:
-        deadline = clock.monotonic_ns() + int(_READY_TIMEOUT_S * clock.SECOND)
+        timeout_s = _READY_TIMEOUT_S + self.agents * _READY_PER_AGENT_S
+        deadline = clock.monotonic_ns() + int(timeout_s * clock.SECOND)
         while (ready := self._show_ready()) < self.agents:
             if clock.monotonic_ns() > deadline:
-                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {_READY_TIMEOUT_S:.0f} s")
+                raise RunFailed(f"only {ready} of {self.agents} agents logged on within {timeout_s:.0f} s")
             self._check_nobody_died()
             clock.sleep(_POLL_S)
         for host in self.hosts:
@@ -337,7 +397,7 @@ class Swarm:
         for host in self.roll_call.look():
             self._progress.stage(f"{host.why}; the session goes on without its {len(host.agents)} agents")
         self._check_some_are_left()
-        return sum(status["alive"] for status in self.roll_call.latest()) - self.vendor_processes
+        return sum(status["agents_alive"] for status in self.roll_call.latest()) - self.vendor_processes
 
     def _check_some_are_left(self) -> None:
         lost = list(self.roll_call.lost.values())
@@ -346,7 +406,11 @@ class Swarm:
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts. Whoever does not answer now is lost."""
+<<<<<<< HEAD
         grace_s = _GRACE_S + 2 * self._longest_rtt_s()
+=======
+        grace_s = _GRACE_S + _GRACE_PER_PACKED_AGENT_S * (self.agents - sum(map(len, self._packs)))
+>>>>>>> packed
         deadline = clock.monotonic_ns() + int(grace_s * clock.SECOND)
         self.roll_call.look()
         while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
@@ -354,8 +418,12 @@ class Swarm:
             self.roll_call.look()
         answered = self.roll_call.ask("rows")
         self._check_some_are_left()
+<<<<<<< HEAD
         pings = self._watched_pings()
         links = self._links_told(self._ping_links())
+=======
+        relays = self.roll_call.ask("relay") if self.relayed else {}
+>>>>>>> packed
         kills = self.roll_call.ask("kills")
         logs = self.logs()
         statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)
@@ -373,6 +441,8 @@ class Swarm:
             links,
             self._links_of_accounts,
             pings,
+            [agents.start for of_host in self._packs for agents in of_host],
+            list(relays.values()),
         )
 
     def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:

@@ -84,14 +84,19 @@ def write_up(
     unknown = [agent for host in gone for agent in host.agents]
     killed = {agent for kill in kills for agent, _ in kill["deaths"]}
     lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
-    finished = int(((rows["state"] == AgentState.FINISHED) & ~np.isin(rows["agent_id"], list(killed))).sum())
+    # A process's first agent has its state; an agent that was killed within a process that lived on is not lost.
+    first = rows[np.isin(rows["agent_id"], outcome["processes"])]
+    finished = int(((first["state"] == AgentState.FINISHED) & ~np.isin(first["agent_id"], list(killed))).sum())
     summary = {
         "scenario": scenario.name,
         "breaker": scenario.breaker_name,
         "seed": manifest["seed"],
         "agents_requested": manifest["agents"],
-        "agent_processes_started": len(rows),
-        "agent_processes_lost": len(rows) - finished - len(killed),
+        "agents_per_process": manifest["agents_per_process"],
+        "agent_processes_started": len(first),
+        "agent_processes_lost": len(first) - finished - len(killed),
+        "agents_killed_within_processes": int((rows["killed_ns"] > 0).sum()) if len(first) < len(rows) else None,
+        "relay": relayed(outcome["relays"]),
         "agent_exits": sorted(lost)[:20],
         "session_s": round(outcome["session_s"], 3),
         "agents_start_s": round(outcome["start_s"], 3),
@@ -147,6 +152,19 @@ def write_up(
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
+
+
+def relayed(relays: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the hosts' relays did together: sums, and of most_waiting and longest_pass_ns the highest; None without."""
+    if not relays:
+        return None
+    highest = ("most_waiting", "longest_pass_ns")
+    found: dict[str, Any] = {"scheduling": " and ".join(sorted({relay["scheduling"] for relay in relays}))}
+    for name in relays[0]:
+        if name != "scheduling":
+            values = [relay[name] for relay in relays]
+            found[name] = max(values) if name in highest else sum(values)
+    return found
 
 
 def agents_table(rows: Array, groups: list[str], unknown: list[int]) -> pl.DataFrame:

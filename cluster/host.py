@@ -20,6 +20,7 @@ import numpy as np
 from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
 from cluster.links import Link, Links
+from cluster.relay import Relay, RelayStatus
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
 from exchange.keys import ClientKeys
@@ -28,9 +29,11 @@ MEMORY_SAMPLE_AGENTS = 50
 
 
 class HostStatus(TypedDict):
-    """`alive` counts processes; the next four count scoreboard rows by their state now, living or not."""
+    """`alive` counts processes, `agents_alive` the agents in them; the next four count scoreboard rows by their state
+    now, living or not."""
 
     alive: int
+    agents_alive: int
     started: int
     ready: int
     finished: int
@@ -79,10 +82,12 @@ class AgentHost:
             self._board.close()
             raise
         self._row_of: dict[int, int] = {}
-        self._pid_of: dict[int, int] = {}  # of agents not known to have ended
+        self._pid_of: dict[int, int] = {}  # of processes not known to have ended, by their first agent
+        self._agents_of: dict[int, int] = {}  # how many agents a process has, by its first one
         self._exits_seen = 0
         self._stopped = False
         self._kill_switch: KillSwitch | None = None
+        self._relay: Relay | None = None
         self._links: Links | None = None
         self._watched: set[int] = set()
         self._fork_error: str | None = None
@@ -91,19 +96,25 @@ class AgentHost:
         """Fork one process per (agent_id, spec).
 
         Args: agents: any distinct ids; specs are plain data (msgpack), each laid over `common`. An id may come
-        again once its process has ended; its row is then cleared and used again.
+        again once its process has ended; its row is then cleared and used again. A process whose spec has "members" is
+        for as many agents as that is long, their ids from agent_id on; it is known by the first.
         Returns: how many were forked, from the first; if fewer than asked for, `status()["fork_error"]` says why.
         Errors: ValueError, before any fork, for an id that is given twice or alive or for more agents than rows;
         TypeError or FrameTooLarge, also before any fork, for a spec; ZygoteClosed, ZygoteGone.
         """
         self._refresh()
-        self._check_ids([agent_id for agent_id, _ in agents])
-        newborns = [Newborn(agent_id, self._row_for(agent_id), dict(spec)) for agent_id, spec in agents]
+        sizes = {agent_id: len(spec.get("members", (spec,))) for agent_id, spec in agents}
+        self._check_ids([each for agent_id, _ in agents for each in range(agent_id, agent_id + sizes[agent_id])])
+        newborns = [
+            Newborn(agent_id, self._rows_for(agent_id, sizes[agent_id]), dict(spec), sizes[agent_id])
+            for agent_id, spec in agents
+        ]
+        self._agents_of.update(sizes)
         pids, self._fork_error = self._zygote.spawn(newborns, dict(common or {}))
         born = {newborn.agent_id: pid for newborn, pid in zip(newborns, pids, strict=False)}
         self._pid_of.update(born)
         if self._kill_switch is not None and (again := {a: born[a] for a in self._watched & born.keys()}):
-            self._kill_switch.add(again)
+            self._kill_switch.add(again, self._agents_of)
         self._note_exits()
         return len(pids)
 
@@ -116,6 +127,7 @@ class AgentHost:
         counts = self._board.counts()
         return HostStatus(
             alive=self._zygote.alive,
+            agents_alive=sum(self._agents_of[first] for first in self._pid_of) - self._killed_in(self._pid_of),
             started=counts[AgentState.STARTED],
             ready=counts[AgentState.READY],
             finished=counts[AgentState.FINISHED],
@@ -183,17 +195,33 @@ class AgentHost:
         """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill, and tell
         them of halts by the notice board.
 
+        Args: agent_ids: of a process of many agents, the first one's. An agent that comes again is watched again.
         far_ids: those who are not told, as they are to hear of halts no sooner than their link lets them.
-        An agent that comes again is watched again. Returns: the scheduling class of the process that does it. Errors:
-        ValueError: it is armed already; KillSwitchGone.
+        Returns: the scheduling class of the process that does it. Errors: ValueError: it is armed already;
+        KillSwitchGone.
         """
         if self._kill_switch is not None:
             raise ValueError("the kill switch of this host is armed already")
         self._refresh()
         self._watched = set(agent_ids)
         pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
-        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd, far_ids)
+        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd, far_ids, self._agents_of)
         return self._kill_switch.scheduling
+
+    def start_relay(self, endpoints: Mapping[str, str], keys: ClientKeys | None = None) -> dict[str, str]:
+        """Relay the sessions of this host's agents to a venue; returns the endpoints where they connect instead.
+
+        Args: keys: the host's own, to which all its accounts belong at the venue. Errors: ValueError: it runs
+        already; RelayGone.
+        """
+        if self._relay is not None:
+            raise ValueError("the relay of this host runs already")
+        self._relay = Relay(endpoints, keys)
+        return self._relay.endpoints
+
+    def relay(self) -> RelayStatus | None:
+        """What its relay has done; None if it has none. Errors: RelayGone."""
+        return None if self._relay is None else self._relay.status()
 
     def name_vendors(self, vendors: Mapping[int, int]) -> None:
         """Tell the kill switch whose model each agent logged on with. Errors: KillSwitchGone."""
@@ -210,6 +238,8 @@ class AgentHost:
             with contextlib.suppress(KillSwitchGone):
                 self._kill_switch.kills()
             self._kill_switch.close()
+        if self._relay is not None:
+            self._relay.close()
         try:
             if grace_s <= 0 or self._zygote.wait(grace_s) > 0:
                 self._zygote.kill(None)
@@ -252,8 +282,21 @@ class AgentHost:
         sampled = [kb for pid in pids[::step] if (kb := _pss_kb(pid)) is not None]
         return round(sum(sampled) / len(sampled) * len(pids)) if sampled else None
 
-    def _row_for(self, agent_id: int) -> int:
-        return self._row_of.setdefault(agent_id, len(self._row_of))
+    def _rows_for(self, first: int, count: int) -> int:
+        """The first of its agents' rows. Errors: ValueError: they were never together."""
+        rows = [self._row_of.setdefault(each, len(self._row_of)) for each in range(first, first + count)]
+        if rows[-1] - rows[0] != count - 1:
+            raise ValueError(
+                f"agents {first} … {first + count - 1} were not in one process before, and their rows are apart"
+            )
+        return rows[0]
+
+    def _killed_in(self, processes: Mapping[int, int]) -> int:
+        """Agents of living processes that are killed."""
+        rows = self._board.rows
+        if "killed_ns" not in (rows.dtype.names or ()) or not processes:
+            return 0
+        return int((rows["killed_ns"][np.isin(rows["pid"], list(processes.values()))] > 0).sum())
 
     def _check_ids(self, agent_ids: list[int]) -> None:
         if len(set(agent_ids)) != len(agent_ids):

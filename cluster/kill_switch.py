@@ -6,6 +6,9 @@ each agent the lowest one until that has looked: an agent then waits for the loo
 agent gives it back itself, and who has not is told again (a signal that comes between a process's last look and its
 sleep does not wake it); what has not been given back after LENT_S is taken. A kill goes before telling.
 
+Of a process of several agents it kills the process when all of them are killed; until then those that are stop by
+themselves, as the process hears the order too (aar_swarm/agent_process.py).
+
 A process of its own, above every agent in priority, because neither the host (it answers Ray) nor the zygote (it may be
 forking) may be in the way of 100 ms. It holds a pidfd of each agent, checked to be the zygote's child after it was
 opened, so that it cannot hit a process that got an old pid, and the kernel tells it of each one's death. It decides
@@ -76,10 +79,12 @@ class KillSwitch:
         keys: ClientKeys | None,
         board_fd: int,
         far: Sequence[int] = (),
+        sizes: Mapping[int, int] | None = None,
     ) -> None:
         """Arm it for these agents (agent → pid), children of `parent`, against a venue's notices; returns when it
         listens. board_fd: the host's scoreboard, whose end is the notice board; far: agents who are not told of halts,
-        as they are behind a link. Raises: KillSwitchGone.
+        as they are behind a link; sizes: of a process of several agents (who are numbered on from this one), how many.
+        Raises: KillSwitchGone.
         """
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
@@ -95,7 +100,7 @@ class KillSwitch:
         self._closed = False
         try:
             setup = {
-                "agents": list(agents.items()),
+                "agents": _processes(agents, sizes),
                 "parent": parent,
                 "endpoint": endpoint,
                 "keys": keys,
@@ -107,9 +112,9 @@ class KillSwitch:
             self.close()
             raise
 
-    def add(self, agents: Mapping[int, int]) -> None:
+    def add(self, agents: Mapping[int, int], sizes: Mapping[int, int] | None = None) -> None:
         """Watch these too. Raises: KillSwitchGone."""
-        self._take(self._ask({"agents": list(agents.items())}))
+        self._take(self._ask({"agents": _processes(agents, sizes)}))
 
     def name_vendors(self, vendors: Mapping[int, int]) -> None:
         """Tell whose model each agent logged on with (agent → vendor), for a kill by vendor. Raises: KillSwitchGone."""
@@ -154,11 +159,17 @@ class KillSwitch:
         return answer
 
 
+def _processes(agents: Mapping[int, int], sizes: Mapping[int, int] | None) -> list[tuple[int, int, int]]:
+    return [(agent, pid, 1 if sizes is None else sizes.get(agent, 1)) for agent, pid in agents.items()]
+
+
 class _Switch:
     def __init__(self, setup: dict[str, Any]) -> None:
         self._parent: int = setup["parent"]
-        self._descriptors: dict[int, int] = {}  # agent → pidfd
+        self._descriptors: dict[int, int] = {}  # agent (of a process of several: the first) → pidfd
         self._pids: dict[int, int] = {}
+        self._left: dict[int, set[int]] = {}  # agent (the first) → those of its process that are not killed
+        self._first: dict[int, int] = {}  # agent → the first of its process
         board = memoryview(mmap.mmap(setup["board_fd"], 0))
         self._board = notice_board.NoticeWriter(board[len(board) - notice_board.BYTES :].cast("q"))
         self._far = set(setup["far"])
@@ -181,7 +192,7 @@ class _Switch:
         self._notices.connect(setup["endpoint"])
 
     def _add(self, agents: list[list[int]]) -> None:
-        for agent, pid in agents:
+        for agent, pid, size in agents:
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:  # it has ended already
@@ -191,6 +202,8 @@ class _Switch:
                 if agent in self._descriptors:
                     os.close(self._descriptors[agent])
                 self._descriptors[agent], self._pids[agent] = descriptor, pid
+                self._left[agent] = set(range(agent, agent + size))
+                self._first |= dict.fromkeys(self._left[agent], agent)
             else:
                 os.close(descriptor)
 
@@ -278,9 +291,10 @@ class _Switch:
 
     def _kill(self, notice: wire.Notice, heard_ns: int) -> None:
         if notice.action == BreakerAction.KILL_VENDOR:
-            chosen = [agent for agent in self._descriptors if self._vendors.get(agent) == notice.value]
+            found = [agent for agent in self._first if self._vendors.get(agent) == notice.value]
         else:
-            chosen = list(self._descriptors) if notice.value == NOBODY else [notice.value]
+            found = list(self._first) if notice.value == NOBODY else [notice.value]
+        chosen = self._without(found)
         waiting: dict[int, int] = {}  # pidfd → agent
         watch = select.epoll()
         for agent in chosen:
@@ -310,6 +324,18 @@ class _Switch:
             "alive": sorted(waiting.values()),
         }
         self._kills.append(kill)
+
+    def _without(self, killed: list[int]) -> list[int]:
+        """Cross these off; returns the first agents of the processes that have none left."""
+        chosen = []
+        for agent in killed:
+            first = self._first.get(agent, agent)
+            left = self._left.get(first)
+            if left is not None and agent in left:
+                left.remove(agent)
+                if not left:
+                    chosen.append(first)
+        return chosen
 
     def _say(self, what: Mapping[str, Any]) -> None:
         os.write(sys.stdout.fileno(), json.dumps(what).encode() + b"\n")

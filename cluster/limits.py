@@ -1,6 +1,7 @@
 """What this machine can bear, asked before anything starts.
 
-Each agent is a process of three threads (its own and libzmq's two) with three connections to the venue.
+Each process of agents has three threads (its own and libzmq's two) and three connections: to the venue, or to its
+host's relay, which has three to the venue.
 """
 
 import os
@@ -13,13 +14,15 @@ from exchange.errors import ConfigurationError
 VENUE_DESCRIPTORS_PER_AGENT = 3
 THREADS_PER_AGENT = 3
 MEMORY_PER_AGENT_KB = 6_000
-"""Measured: 3–4 MB (docs/measurements.md); half as much again is kept free."""
+"""Of a process. Measured: 3–4 MB (docs/measurements.md); half as much again is kept free."""
+MEMORY_PER_PACKED_AGENT_KB = 40
+"""Of an agent that shares its process (docs/packed.md), at the venue too."""
 _SPARE_DESCRIPTORS = 200
 _SPARE_THREADS = 1_000
 
 
 class Bearable(NamedTuple):
-    """How many agents something allows, and what it is."""
+    """How many agents (in a process each) something allows, and what it is."""
 
     agents: int
     why: str
@@ -34,28 +37,34 @@ def bearable_as_venue() -> list[Bearable]:
     return [Bearable(most, f"the venue may open {descriptors} file descriptors (ulimit -Hn), three an agent")]
 
 
-def bearable_as_host() -> list[Bearable]:
-    """What bounds the agents that run on this machine, as it is now."""
+def bearable_as_host(packed: int = 0) -> list[Bearable]:
+    """What bounds the agents' processes on this machine, as it is now. packed: agents beside the first of a process."""
     found = []
     threads = _thread_limit()
     if threads is not None:
         most = (threads - _SPARE_THREADS) // THREADS_PER_AGENT
         why = "kernel.pid_max, kernel.threads-max, ulimit -u or the cgroup's pids.max"
-        found.append(Bearable(most, f"this machine allows {threads} threads ({why}), three an agent"))
+        found.append(Bearable(most, f"this machine allows {threads} threads ({why}), three a process"))
     available_kb = _available_memory_kb()
     if available_kb is not None:
-        most = available_kb // MEMORY_PER_AGENT_KB
-        why = f"{available_kb // 1024} MB of memory are free, {MEMORY_PER_AGENT_KB // 1000} an agent"
-        found.append(Bearable(most, why))
+        most = max(available_kb - packed * MEMORY_PER_PACKED_AGENT_KB, 0) // MEMORY_PER_AGENT_KB
+        of_them = f" ({packed * MEMORY_PER_PACKED_AGENT_KB // 1024} of them for agents that share processes)"
+        free = f"{available_kb // 1024} MB of memory are free{of_them if packed else ''}"
+        found.append(Bearable(most, f"{free}, {MEMORY_PER_AGENT_KB // 1000} a process"))
     return found
 
 
-def check_machine(agents: int) -> None:
-    """Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest)."""
-    limits = [*bearable_as_venue(), *bearable_as_host()]
-    most, why = min(limits, default=Bearable(agents, ""))
-    if agents > most:
-        raise ConfigurationError(f"--agents {agents}: {why}; ask for at most {max(most, 0)}")
+def check_machine(agents: int, processes: int | None = None) -> None:
+    """processes: that the agents share, behind a relay; None: one each, and no relay.
+
+    Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest).
+    """
+    own = agents if processes is None else processes
+    limits = [*(bearable_as_venue() if processes is None else []), *bearable_as_host(agents - own)]
+    most, why = min(limits, default=Bearable(own, ""))
+    if own > most:
+        more = "" if processes is None else " processes, or for more --agents-per-process"
+        raise ConfigurationError(f"--agents {agents}: {why}; ask for at most {max(most, 0)}{more}")
 
 
 def _thread_limit() -> int | None:

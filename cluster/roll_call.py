@@ -12,7 +12,7 @@ from cluster.placement import CALL_TIMEOUT_S, Actor, ActorDied
 from cluster.zygote_client import ZygoteGone
 from exchange import clock
 
-NO_STATUS = HostStatus(alive=0, started=0, ready=0, finished=0, failed=0, exited=[], fork_error=None)
+NO_STATUS = HostStatus(alive=0, agents_alive=0, started=0, ready=0, finished=0, failed=0, exited=[], fork_error=None)
 
 
 class HostLost(NamedTuple):

@@ -37,7 +37,7 @@ class AgentState(IntEnum):
 BASE_FIELDS = [("agent_id", "i8"), ("pid", "i8"), ("state", "i8")]
 """What every row starts with."""
 
-MAX_ROWS = 1 << 16
+MAX_ROWS = 1 << 17
 """Bound on the agents of one host; it also bounds what a zygote can have to report at once."""
 
 

@@ -31,9 +31,10 @@ import numpy as np
 from cluster import frames
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 
-AgentFunction = Callable[[int, dict[str, Any], np.void], int | None]
-"""What an agent runs: (agent_id, spec, its own scoreboard row) → exit code, None for 0. spec["notice_board"]: the words
-of notice_board.py."""
+AgentFunction = Callable[[int, dict[str, Any], np.ndarray], int | None]
+"""What an agent's process runs: (agent_id, spec, its own rows of the scoreboard) → exit code, None for 0. A process of
+several agents has a row each, their ids from agent_id on; else there is one. spec["notice_board"]: the words of
+notice_board.py."""
 
 ORPHANED_EXIT_CODE = 9
 MAX_TRACEBACK_BYTES = 1 << 14
@@ -150,16 +151,16 @@ class _Zygote:
                 self._awaited.discard(pid)
 
     def _spawn(self, common: bytes, agents: list[list[Any]]) -> dict[str, Any]:
-        """Fork one process per [agent_id, row, packed spec]; stops at the first fork that fails and says why."""
+        """Fork one process per [agent_id, row, rows, packed spec]; stops at the first fork that fails and says why."""
         pids: list[int] = []
         error = None
-        for agent_id, row, spec in agents:
+        for agent_id, row, rows, spec in agents:
             # Blocked, so that a signal to a newborn cannot run the zygote's handlers there.
             signal.pthread_sigmask(signal.SIG_BLOCK, _OWN_SIGNALS)
             try:
                 pid = os.fork()
                 if pid == 0:
-                    self._become_agent(agent_id, self._board.rows[row], common, spec)
+                    self._become_agent(agent_id, self._board.rows[row : row + rows], common, spec)
             except OSError as failure:
                 error = f"fork: {failure}"
                 break
@@ -169,23 +170,23 @@ class _Zygote:
             pids.append(pid)
         return {"pids": pids, "error": error}
 
-    def _become_agent(self, agent_id: int, row: np.void, common: bytes, spec: bytes) -> NoReturn:
+    def _become_agent(self, agent_id: int, rows: np.ndarray, common: bytes, spec: bytes) -> NoReturn:
         code = 1
         try:
             die_with_parent(self._pid)
             self._drop_zygote()
             _libc.prctl(_PR_SET_NAME, f"agent-{agent_id}".encode(), 0, 0, 0)
-            row["state"] = AgentState.ABSENT
-            for name in row.dtype.names or ():
-                row[name] = 0
-            row["agent_id"], row["pid"] = agent_id, os.getpid()
-            row["state"] = AgentState.STARTED
+            rows["state"] = AgentState.ABSENT
+            for name in rows.dtype.names or ():
+                rows[name] = 0
+            rows["agent_id"], rows["pid"] = np.arange(agent_id, agent_id + len(rows)), os.getpid()
+            rows["state"] = AgentState.STARTED
             gc.enable()
             whole = {"notice_board": self._board.notices, **frames.unpack(common), **frames.unpack(spec)}
-            code = self._run(agent_id, whole, row)
-            row["state"] = AgentState.FAILED if code else AgentState.FINISHED
+            code = self._run(agent_id, whole, rows)
+            rows["state"] = AgentState.FAILED if code else AgentState.FINISHED
         except BaseException as failure:  # noqa: BLE001 (whatever it is, it ends this agent and nothing else)
-            row["state"] = AgentState.FAILED
+            rows["state"] = AgentState.FAILED
             # One write, so that tracebacks of agents that crash together do not mix.
             text = "".join(traceback.format_exception(failure))
             os.write(2, f"agent {agent_id}: {text}".encode(errors="replace")[-MAX_TRACEBACK_BYTES:])
@@ -197,9 +198,9 @@ class _Zygote:
             finally:
                 os._exit(code & 0xFF)
 
-    def _run(self, agent_id: int, spec: dict[str, Any], row: np.void) -> int:
+    def _run(self, agent_id: int, spec: dict[str, Any], rows: np.ndarray) -> int:
         try:
-            return int(self._function(agent_id, spec, row) or 0)
+            return int(self._function(agent_id, spec, rows) or 0)
         except SystemExit as request:
             return int(request.code or 0)
 

@@ -52,11 +52,13 @@ class Exit(NamedTuple):
 
 
 class Newborn(NamedTuple):
-    """An agent to fork: its id, the number of its scoreboard row, its own part of the spec (plain data)."""
+    """A process to fork: its first agent's id, the number of that one's scoreboard row, its own part of the spec (plain
+    data), and for how many agents it is, whose ids and rows follow."""
 
     agent_id: int
     row: int
     spec: dict[str, Any]
+    agents: int = 1
 
 
 class Zygote:
@@ -199,11 +201,11 @@ def _start(control_fd: int, board_fd: int, log_path: str | os.PathLike[str] | No
             os.close(log_fd)
 
 
-def _batches(agents: Iterable[Newborn], common_bytes: int) -> Iterator[list[tuple[int, int, bytes]]]:
+def _batches(agents: Iterable[Newborn], common_bytes: int) -> Iterator[list[tuple[int, int, int, bytes]]]:
     """Cut into frames; specs travel packed, so that each agent unpacks its own and the zygote's heap stays clean."""
-    batch: list[tuple[int, int, bytes]] = []
+    batch: list[tuple[int, int, int, bytes]] = []
     size_bytes = 0
-    for agent_id, row, spec in agents:
+    for agent_id, row, spec, count in agents:
         packed = frames.pack(spec)
         spec_bytes = common_bytes + len(packed)
         if spec_bytes > MAX_SPEC_BYTES:
@@ -211,7 +213,7 @@ def _batches(agents: Iterable[Newborn], common_bytes: int) -> Iterator[list[tupl
         if batch and (len(batch) >= MAX_BATCH_AGENTS or size_bytes + len(packed) > MAX_BATCH_BYTES):
             yield batch
             batch, size_bytes = [], 0
-        batch.append((agent_id, row, packed))
+        batch.append((agent_id, row, count, packed))
         size_bytes += len(packed)
     if batch:
         yield batch

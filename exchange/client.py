@@ -4,7 +4,7 @@ Owns one connection's sockets and nothing else: no strategy, no clock, no thread
 client belongs to one thread of one process. session.py has the client that keeps a session whatever happens.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import zmq
@@ -23,34 +23,13 @@ class Endpoints(NamedTuple):
     notices: str
 
 
-class Participant:
-    """One account's session: a DEALER for orders and reports, a SUB for notices and the market data it asks for."""
+class Voice:
+    """What one account can say; by which way is its maker's concern."""
 
-    def __init__(
-        self,
-        context: zmq.Context[Any],
-        endpoints: Endpoints,
-        account: int,
-        topics: Iterable[bytes],
-        keys: ClientKeys | None = None,
-    ) -> None:
+    def __init__(self, account: int, send: Callable[[bytes], Any]) -> None:
+        """send: takes one packed message."""
         self.account = account
-        self.orders = context.socket(zmq.DEALER)
-        self.public = context.socket(zmq.SUB)
-        for socket in (self.orders, self.public):
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.SNDHWM, 0)
-            socket.setsockopt(zmq.RCVHWM, 0)
-            if keys is not None:
-                keys.apply(socket)
-        for topic in topics:
-            self.public.setsockopt(zmq.SUBSCRIBE, topic)
-        self.orders.connect(endpoints.orders)
-        self.public.connect(endpoints.notices)
-        self.public.connect(endpoints.market_data)
-        self._poller = zmq.Poller()
-        self._poller.register(self.orders, zmq.POLLIN)
-        self._poller.register(self.public, zmq.POLLIN)
+        self._send = send
 
     def log_on(
         self,
@@ -65,11 +44,11 @@ class Participant:
         Args: flags: of wire.log_on_flags; heard_sequence and heard_reports: the sequence of the latest report heard
         and how many of that sequence were; 0: resend nothing; declaration: of the model that decides.
         """
-        self.orders.send(wire.log_on(self.account, flags, (heard_sequence, heard_reports), now_ns, declaration))
+        self._send(wire.log_on(self.account, flags, (heard_sequence, heard_reports), now_ns, declaration))
 
     def log_off(self) -> None:
         """End the session in order; orders are cancelled if that was chosen at logon."""
-        self.orders.send(wire.pack(wire.MessageKind.LOG_OFF))
+        self._send(wire.pack(wire.MessageKind.LOG_OFF))
 
     def place(
         self,
@@ -89,7 +68,7 @@ class Participant:
 
         Args: inputs: up to nine words that the rule decided on (docs/explained-trades.md); none: unexplained.
         """
-        self.orders.send(
+        self._send(
             wire.pack(
                 CommandKind.PLACE_ORDER,
                 order_id,
@@ -121,7 +100,7 @@ class Participant:
         inputs: Sequence[int] = (),
     ) -> None:
         """Give a resting order a new name, price and total quantity (with what has been filled of it)."""
-        self.orders.send(
+        self._send(
             wire.pack(
                 CommandKind.REPLACE_ORDER,
                 order_id,
@@ -149,7 +128,7 @@ class Participant:
         rule: int = 0,
     ) -> None:
         """Take quantity_lots off a resting order of this account; 0 takes all of it."""
-        self.orders.send(
+        self._send(
             wire.pack(
                 CommandKind.CANCEL_ORDER,
                 order_id,
@@ -172,7 +151,7 @@ class Participant:
         rule: int = 0,
     ) -> None:
         """Cancel all orders of this account, of one instrument or all, of one side or both."""
-        self.orders.send(wire.pack(CommandKind.MASS_CANCEL, instrument, side, heard_ns, sent_ns, cause_sequence, rule))
+        self._send(wire.pack(CommandKind.MASS_CANCEL, instrument, side, heard_ns, sent_ns, cause_sequence, rule))
 
     def request(
         self,
@@ -188,15 +167,46 @@ class Participant:
 
         Args: kind: one of exchange.types.REQUEST_COMMANDS; target: the account whose loan a LIQUIDATE repays, else 0.
         """
-        self.orders.send(wire.pack(kind, target, quantity_lots, heard_ns, sent_ns, cause_sequence, rule))
+        self._send(wire.pack(kind, target, quantity_lots, heard_ns, sent_ns, cause_sequence, rule))
 
     def request_depth(self, instrument: int) -> None:
         """Ask for the book; the answer is a Depth among the messages."""
-        self.orders.send(wire.pack(wire.MessageKind.DEPTH_REQUEST, instrument))
+        self._send(wire.pack(wire.MessageKind.DEPTH_REQUEST, instrument))
 
     def request_trades(self, instrument: int, first: int) -> None:
         """Ask for trades from this number on; the answer is at most wire.MAX_TRADES_RESENT Trades."""
-        self.orders.send(wire.pack(wire.MessageKind.TRADES_REQUEST, instrument, first))
+        self._send(wire.pack(wire.MessageKind.TRADES_REQUEST, instrument, first))
+
+
+class _Sockets:
+    """A DEALER for orders and reports, a SUB for notices and market data."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        topics: Iterable[bytes],
+        keys: ClientKeys | None = None,
+        name: bytes | None = None,
+    ) -> None:
+        self.orders = context.socket(zmq.DEALER)
+        self.public = context.socket(zmq.SUB)
+        for socket in (self.orders, self.public):
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.SNDHWM, 0)
+            socket.setsockopt(zmq.RCVHWM, 0)
+            if keys is not None:
+                keys.apply(socket)
+        if name is not None:
+            self.orders.setsockopt(zmq.ROUTING_ID, name)
+        for topic in topics:
+            self.public.setsockopt(zmq.SUBSCRIBE, topic)
+        self.orders.connect(endpoints.orders)
+        self.public.connect(endpoints.notices)
+        self.public.connect(endpoints.market_data)
+        self._poller = zmq.Poller()
+        self._poller.register(self.orders, zmq.POLLIN)
+        self._poller.register(self.public, zmq.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait until a message is there; False if none came in time."""
@@ -209,6 +219,25 @@ class Participant:
     def unwatch(self, socket: "zmq.Socket[Any]") -> None:
         self._poller.unregister(socket)
 
+    def close(self) -> None:
+        self.orders.close()
+        self.public.close()
+
+
+class Participant(_Sockets, Voice):
+    """One account's session over a connection of its own."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        account: int,
+        topics: Iterable[bytes],
+        keys: ClientKeys | None = None,
+    ) -> None:
+        _Sockets.__init__(self, context, endpoints, topics, keys)
+        Voice.__init__(self, account, self.orders.send)
+
     def messages(self) -> Iterator[Any]:
         """The messages that are there now, as named tuples of exchange.wire; public ones first."""
         for socket in (self.public, self.orders):
@@ -219,9 +248,40 @@ class Participant:
                     break
                 yield wire.unpack(frame)
 
-    def close(self) -> None:
-        self.orders.close()
-        self.public.close()
+
+class SharedConnection(_Sockets):
+    """The sessions of many accounts over one connection: a frame that names the account goes before each message."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoints: Endpoints,
+        topics: Iterable[bytes],
+        keys: ClientKeys | None = None,
+        name: bytes | None = None,
+    ) -> None:
+        """name: of this connection, for a relay that wants to know whose it is; a venue takes none."""
+        super().__init__(context, endpoints, topics, keys, name)
+
+    def voice(self, account: int) -> Voice:
+        """What this account says over the connection."""
+        frame, send = wire.account_frame(account), self.orders.send_multipart
+        return Voice(account, lambda message: send((frame, message)))
+
+    def messages(self) -> Iterator[tuple[int | None, Any]]:
+        """(account, message) of those that are there now, public ones first. Account None: to all of them."""
+        while True:
+            try:
+                frame = self.public.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            yield None, wire.unpack(frame)
+        while True:
+            try:
+                *to, frame = self.orders.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            yield (wire.account_in(to[0]) if to else None), wire.unpack(frame)
 
 
 class Operator:

@@ -38,6 +38,7 @@ MACHINE = (
     *("test_defences", "test_explained", "test_postmortem", "test_validation"),
     "test_ray_up",
     *("test_notice_board", "test_guard", "test_host", "test_zygote", "test_links", "test_link_measures"),
+    *("test_relay", "test_packed"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
 NO_KERNELS = {
@@ -66,6 +67,7 @@ NO_KERNELS = {
         "test_machine_lock",
         "test_zygote",
     ),
+    *("test_relay", "test_packed_process"),
 }
 """Are run while others compile."""
 ONLY_THE_ENGINE = {

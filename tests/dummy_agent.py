@@ -13,7 +13,7 @@ from cluster.scoreboard import BASE_FIELDS, AgentState
 FIELDS = [*BASE_FIELDS, ("value", "i8"), ("descriptor_count", "i8")]
 
 
-def run(agent_id: int, spec: dict[str, Any], row: np.void) -> int | None:
+def run(agent_id: int, spec: dict[str, Any], row: np.ndarray) -> int | None:
     """Do what spec["do"] names."""
     row["value"] = spec.get("value", 0)
     row["state"] = AgentState.READY

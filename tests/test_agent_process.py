@@ -93,11 +93,12 @@ def agent(venue):
         "models": [{"declaration": (2, 1, 1), "endpoint": None}, {"declaration": (3, 1, 1), "endpoint": None}],
         "explains": True,
     }
-    found = AgentProcess(3, spec, np.zeros(1, ROW_FIELDS)[0])
+    process = AgentProcess(3, spec, np.zeros(1, ROW_FIELDS))
+    (found,) = process.agents
     found.admitted = True
     yield found
-    found.venue.close()
-    found.context.destroy(linger=0)
+    process.venue.close()
+    process.context.destroy(linger=0)
 
 
 def told(kind: int, value: int = 0) -> Notice:
@@ -124,7 +125,7 @@ def test_an_agent_subscribes_to_notices_and_to_what_its_strategy_listens_to(venu
 
 
 def test_orders_cancels_and_requests_go_out_with_their_instrument_cause_and_rule(venue, agent):
-    agent._take(told(SIGNAL), heard_ns=1000)
+    agent.take(told(SIGNAL), heard_ns=1000)
     _, buy, sell, cancel, redeem, liquidate = venue.heard(6)  # the first is the logon
     sent_ns = [message[-3] for message in (buy, sell, cancel, redeem, liquidate)]
     assert buy[:7] == (CommandKind.PLACE_ORDER, 1, 0, 0, OrderType.LIMIT, 9_990, 7)
@@ -139,14 +140,14 @@ def test_orders_cancels_and_requests_go_out_with_their_instrument_cause_and_rule
 def test_who_is_not_admitted_with_one_model_tries_the_next_and_at_last_stays_out(venue, agent):
     agent.admitted = False
     refused = wire.Refused(int(MessageKind.REFUSED), 5, 0, int(Reason.VENDOR_AGENTS_CAP), 0)
-    agent._take(refused, 100)
+    agent.take(refused, 100)
     first, second = venue.heard(2)
     assert (first[0], first[2], first[-3:]) == (CommandKind.LOG_ON, 3, (2, 1, 1))
     assert (second[0], second[2], second[-3:]) == (CommandKind.LOG_ON, 3, (3, 1, 1))
     assert agent.row["vendor"] == 3 and not agent.row["ready_ns"]
-    agent._take(refused, 200)
+    agent.take(refused, 200)
     assert (agent.row["refused"], agent.row["vendor"], agent.row["ready_ns"]) == (Reason.VENDOR_AGENTS_CAP, 0, 200)
-    agent._take(told(SIGNAL), 300)  # it hears, and does nothing
+    agent.take(told(SIGNAL), 300)  # it hears, and does nothing
     assert agent.strategy.heard and agent.row["orders_sent"] == 0
 
 
@@ -159,15 +160,15 @@ def test_a_strategy_hears_of_its_requests_of_loans_oracles_and_phases(agent):
         told(EventKind.PHASE_CHANGED, 1),
     ]
     for message in messages:
-        agent._take(message, 0)
+        agent.take(message, 0)
     assert agent.strategy.heard == messages
     assert (agent.strategy.coins, agent.strategy.cash) == (37, -500 + 300)
     assert agent.row["reports_heard"] == 2 and agent.cause_sequence == 17
 
 
 def test_a_refused_order_of_the_coin_is_told_as_one(venue, agent):
-    agent._take(told(SIGNAL), 0)
-    agent._take(wire.Refused(int(MessageKind.REFUSED), 30, 0, int(Reason.TOO_FAST), 2), 0)
+    agent.take(told(SIGNAL), 0)
+    agent.take(wire.Refused(int(MessageKind.REFUSED), 30, 0, int(Reason.TOO_FAST), 2), 0)
     report = agent.strategy.heard[-1]
     assert isinstance(report, Report)
     assert (report.kind, report.instrument, report.reason) == (EventKind.ORDER_REJECTED, COIN, Reason.TOO_FAST)

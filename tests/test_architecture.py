@@ -24,6 +24,7 @@ OWNERS = {
     "llvmlite": {"exchange/bits.py", "exchange/libzmq.py"},
     "zmq": {
         "cluster/kill_switch.py",
+        "cluster/relay.py",
         "exchange/libzmq.py",
         "exchange/client.py",
         "exchange/server.py",
