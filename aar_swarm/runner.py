@@ -216,6 +216,7 @@ class _Run:
         self.venue: placement.Actor | None = None
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
+        self.cores_busy: float | None = None
         self.verdicts = vendors.examined(scenario)
 
     def perform(self) -> Run:
@@ -288,6 +289,7 @@ class _Run:
             "supervisor": supervisor,
             "start_s": start_s,
             "session_s": self.session_s,
+            "cores_busy": self.cores_busy,
             "memory_kb": memory_kb,
             "hosts": hosts,
         }
@@ -341,7 +343,7 @@ class _Run:
             "scheduling": started["scheduling"],
             # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
             "clock_bound_ns": 0 if one_clock else None,
-            "cores": os.cpu_count(),
+            "cores": len(os.sched_getaffinity(0)),
             "versions": versions(),
         }
         (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
@@ -354,6 +356,7 @@ class _Run:
         assert self.venue is not None
         duration_s, signal = self.scenario.duration_s, self.scenario.signal
         self.progress.stage("the session is open")
+        busy_before_s = self.swarm.busy_core_s()
         opened_ns = clock.monotonic_ns()
         self.venue.call("request", CommandKind.OPEN_SESSION)
         signalled = False
@@ -371,6 +374,9 @@ class _Run:
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
+        busy_s = self.swarm.busy_core_s()
+        if busy_s is not None and busy_before_s is not None:
+            self.cores_busy = (busy_s - busy_before_s) / self.session_s
 
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""

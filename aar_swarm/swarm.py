@@ -193,6 +193,15 @@ class Swarm:
         """Where each host runs."""
         return [host.call("node") for host in self.hosts]
 
+    def busy_core_s(self) -> float | None:
+        """Of all machines together, each counted once however many hosts it is; None if one does not say."""
+        try:
+            machines = {host.call("node")["boot_id"]: host for host in self.hosts}
+            found = [host.call("busy_core_s") for host in machines.values()]
+        except placement.ActorDied:
+            return None
+        return None if None in found else sum(found)
+
     def alive(self) -> int:
         """Agents that live now."""
         return sum(status["alive"] for status in self._statuses()) - self.vendor_processes

@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
+from cluster.limits import busy_core_s
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
 from exchange.keys import ClientKeys
@@ -195,6 +196,10 @@ class AgentHost:
         step = max(1, -(-len(pids) // MEMORY_SAMPLE_AGENTS))
         sampled = [kb for pid in pids[::step] if (kb := _pss_kb(pid)) is not None]
         return round(sum(sampled) / len(sampled) * len(pids)) if sampled else None
+
+    def busy_core_s(self) -> float | None:
+        """Of this machine; see cluster.limits."""
+        return busy_core_s()
 
     def _row_for(self, agent_id: int) -> int:
         return self._row_of.setdefault(agent_id, len(self._row_of))
