@@ -35,7 +35,7 @@ MACHINE = (
         "test_vendors",
         "test_machine_lock",
     ),
-    *("test_defences", "test_explained", "test_postmortem", "test_validation"),
+    *("test_sweep", "test_defences", "test_explained", "test_postmortem", "test_validation"),
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
@@ -49,7 +49,15 @@ NO_KERNELS = {
         "test_codec",
         "test_comparison",
     ),
-    *("test_defi_agents", "test_execution", "test_flash_agents", "test_keys", "test_lobster", "test_oracle"),
+    *(
+        "test_sql",
+        "test_defi_agents",
+        "test_execution",
+        "test_flash_agents",
+        "test_keys",
+        "test_lobster",
+        "test_oracle",
+    ),
     *("test_report", "test_scenario", "test_statistics", "test_stylised", "test_theory", "test_vendor_fund"),
     "test_lease",
     *(
