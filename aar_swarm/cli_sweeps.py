@@ -74,6 +74,74 @@ def sql(
         _out.print(shown, markup=False)
 
 
+def scaling(
+    scenario: Annotated[str, typer.Argument(help="Name of a scenario, or path of your own .toml.")] = "exit-door",
+    agents: Annotated[str, typer.Option(metavar="A,B,…", help="Numbers of agents.")] = "100,300,1000",
+    hosts: Annotated[str, typer.Option(metavar="A,B,…", help="Numbers of hosts; above 1 with --address.")] = "1",
+    agents_per_process: Annotated[
+        list[str] | None, typer.Option(metavar="K", help="Of each agent process; may be repeated. [default: 1]")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each size, with seeds 1, 2, …")] = 1,
+    breaker: Annotated[str, typer.Option(help="Name of one of the scenario's breakers, or off.")] = "off",
+    size: Annotated[str, typer.Option(help="Name of one of the scenario's sizes, as small.")] = "default",
+    cores: Annotated[int | None, typer.Option(min=1, help="Of each run. [default: all of a node]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    out: Out = None,
+    address: Address = None,
+    retry_failed: Retry = False,
+    alongside: Alongside = False,
+    as_json: AsJson = False,
+) -> int:
+    """Measure how a scenario scales: agents, hosts and packing against start, orders a second, the stampede's spread,
+    latency, memory and load. A sweep, one run at a time; with the --out of an unfinished one it goes on."""
+    from aar_swarm.cli import _parse_settings
+    from aar_swarm.display import Display
+    from aar_swarm.report.scaling_page import FIGURES, cell, line_name, size_name, told
+    from aar_swarm.sweeps.scaling import measure_scaling
+
+    packed = _numbers("--agents-per-process", ",".join(agents_per_process or ["1"]))
+    with Display() as display:
+        found = measure_scaling(
+            scenario,
+            _numbers("--agents", agents),
+            _numbers("--hosts", hosts),
+            packed,
+            repeats,
+            breaker=breaker,
+            size=size,
+            cores=cores,
+            settings=_parse_settings(settings),
+            address=address,
+            out=out,
+            retry_failed=retry_failed,
+            alongside=alongside,
+            progress=display,
+        )
+    if as_json:
+        print(json.dumps(found.found))
+    else:
+        shown = Table("Figure", *(size_name(size) for size in found.scaling.runs),
+                      *(f"exponent, {line_name(line)}" for line in found.scaling.lines))  # fmt: skip
+        exponents = found.scaling.exponents()
+        for each in FIGURES:
+            means = [cell(rows, each)[0] for rows in found.scaling.runs.values()]
+            grown = [told(exponents[each.key][line]) for line in found.scaling.lines]
+            shown.add_row(f"{each.name}, {each.unit}".rstrip(", "), *means, *grown)
+        _out.print(shown, markup=False)
+        for failed in found.sweep.failures:
+            print(f"failed: {failed['trial']}: {failed['reason']}")
+        print(f"Sweep: {found.sweep.directory}\nPage: {found.page}")
+    return 1 if found.sweep.failures or found.sweep.missing else 0
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Raises: ConfigurationError."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in found) or len(set(found)) < len(found):
+        raise ConfigurationError(f"{option} {text}: write different whole numbers above 0, as 100,300,1000")
+    return [int(part) for part in found]
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
@@ -84,3 +152,4 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(sweep)
     app.command()(sql)
+    app.command()(scaling)

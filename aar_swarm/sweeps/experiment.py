@@ -32,23 +32,23 @@ class Experiment(BaseModel):
 
     scenario: str | None = None
     """Name or path; a path is as seen from the file's own directory, or else from where the command runs."""
-    agents: int | None = Field(None, ge=1)
+    agents: int | None = Field(default=None, ge=1)
     breaker: str = "default"
     size: str = "default"
-    agents_per_process: int = Field(1, ge=1)
-    hosts: int = Field(1, ge=1)
+    agents_per_process: int = Field(default=1, ge=1)
+    hosts: int = Field(default=1, ge=1)
     """1: each trial has one node's cores to itself. More: each is a run over the whole cluster, which has so many."""
     settings: dict[str, Any] = {}
     grid: dict[str, Any] = {}
     trial: list[dict[str, Any]] = []
     seeds: list[int] | None = None
-    repeats: int | None = Field(None, ge=1)
+    repeats: int | None = Field(default=None, ge=1)
     """Seeds 1, 2, …"""
-    cores: int | None = Field(None, ge=1)
+    cores: int | None = Field(default=None, ge=1)
     """Of each trial; none: all that the smallest node has, one trial at a time on each node."""
-    at_once: int | None = Field(None, ge=1)
+    at_once: int | None = Field(default=None, ge=1)
     """At most so many trials at a time; none: as many as there are cores for."""
-    timeout_s: float = Field(900.0, gt=0)
+    timeout_s: float = Field(default=900.0, gt=0)
     keep: bool = False
     """Whether whole run directories stay, or only manifest.json and summary.json."""
 
