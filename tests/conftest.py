@@ -35,7 +35,7 @@ MACHINE = (
         "test_vendors",
         "test_machine_lock",
     ),
-    *("test_sweep", "test_defences", "test_explained", "test_postmortem", "test_validation"),
+    *("test_sweep", "test_scaling", "test_defences", "test_explained", "test_postmortem", "test_validation"),
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from bokeh import __version__ as bokeh_version
 from bokeh.embed import components
 from bokeh.models import DataRange1d, FixedTicker
+from bokeh.models.annotations import Legend, LegendItem
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -122,13 +123,16 @@ def _plot(found: Scaling, measure: Figure) -> figure:
     fig.toolbar.active_drag = None
     look.thousands(fig, y="0,0.[000]")
     fig.xaxis.ticker = FixedTicker(ticks=agents)
+    legend = []
     for at, line in enumerate(found.lines):
         points = [(x, y) for x, y in found.points(measure, line) if y > 0]
-        colour, named = _COLOURS[at % len(_COLOURS)], {"legend_label": line_name(line)} if len(found.lines) > 1 else {}
+        colour = _COLOURS[at % len(_COLOURS)]
         fig.scatter([x for x, _ in points], [y for _, y in points], size=6, color=colour, alpha=0.5, line_color=None)
         sizes = sorted({x for x, _ in points})
         means = [sum(ys) / len(ys) for x in sizes if (ys := [y for size, y in points if size == x])]
-        fig.line(sizes, means, color=colour, line_width=2, line_dash=_DASHES[at % len(_DASHES)], **named)
-    if len(found.lines) > 1:
+        drawn = fig.line(sizes, means, color=colour, line_width=2, line_dash=_DASHES[at % len(_DASHES)])
+        legend.append((line_name(line), [drawn]))
+    if len(legend) > 1:
+        fig.add_layout(Legend(items=[LegendItem(label=name, renderers=drawn) for name, drawn in legend]))
         look.legend_above(fig)
     return fig
