@@ -314,7 +314,7 @@ def test_nothing_of_a_sweep_outlives_its_driver(tmp_path, sweep_driver, nothing_
 
 
 def test_two_real_trials_and_what_sql_says_of_them(tmp_path, nothing_left):
-    text = 'scenario = "exit-door"\nagents = 20\ncores = 1\n[settings]\nduration_s = 1.5\nsignal.at_s = 0.5\n'
+    text = 'scenario = "exit-door"\nagents = 20\nat_once = 1\n[settings]\nduration_s = 1.5\nsignal.at_s = 0.5\n'
     text += "makers.count = 6\nvalue.count = 4\nnoise.count = 4\n[grid]\nbreaker = ['off', 'default']\n"
     out = tmp_path / "out"
     done = aar("sweep", written(tmp_path, text), "--out", out, "--alongside", "--json")
@@ -323,5 +323,7 @@ def test_two_real_trials_and_what_sql_says_of_them(tmp_path, nothing_left):
     asked = "SELECT t.breaker, t.trades > 0 AS traded, r.agents_requested, t.cores FROM trials t, runs r "
     asked += "WHERE t.directory = r.run ORDER BY t.breaker"
     found = aar("sql", asked, tmp_path, "--json")
-    assert json.loads(found.stdout)["rows"] == [["default", True, 20, 1], ["off", True, 20, 1]], found.stderr
-    assert json.loads(Path(out, "trials").glob("*/manifest.json").__next__().read_text())["cores"] == 1
+    cores = len(os.sched_getaffinity(0))
+    assert json.loads(found.stdout)["rows"] == [["default", True, 20, cores], ["off", True, 20, cores]], found.stderr
+    manifests = [json.loads(path.read_text()) for path in out.glob("trials/*/manifest.json")]
+    assert [manifest["cores"] for manifest in manifests] == [cores, cores]

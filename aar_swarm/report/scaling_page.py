@@ -6,6 +6,7 @@ Owns the order of the page, its plots and its file. Must not compute what a figu
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from bokeh import __version__ as bokeh_version
 from bokeh.embed import components
@@ -123,16 +124,17 @@ def _plot(found: Scaling, measure: Figure) -> figure:
     fig.toolbar.active_drag = None
     look.thousands(fig, y="0,0.[000]")
     fig.xaxis.ticker = FixedTicker(ticks=agents)
-    legend = []
+    drawn: dict[str, Any] = {}
     for at, line in enumerate(found.lines):
         points = [(x, y) for x, y in found.points(measure, line) if y > 0]
         colour = _COLOURS[at % len(_COLOURS)]
         fig.scatter([x for x, _ in points], [y for _, y in points], size=6, color=colour, alpha=0.5, line_color=None)
         sizes = sorted({x for x, _ in points})
         means = [sum(ys) / len(ys) for x in sizes if (ys := [y for size, y in points if size == x])]
-        drawn = fig.line(sizes, means, color=colour, line_width=2, line_dash=_DASHES[at % len(_DASHES)])
-        legend.append((line_name(line), [drawn]))
-    if len(legend) > 1:
-        fig.add_layout(Legend(items=[LegendItem(label=name, renderers=drawn) for name, drawn in legend]))
+        drawn[line_name(line)] = fig.line(
+            sizes, means, color=colour, line_width=2, line_dash=_DASHES[at % len(_DASHES)]
+        )
+    if len(drawn) > 1:
+        fig.add_layout(Legend(items=[LegendItem(label=name, renderers=[glyph]) for name, glyph in drawn.items()]))
         look.legend_above(fig)
     return fig
