@@ -2,11 +2,14 @@
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import polars as pl
@@ -128,6 +131,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sweep
         return sweep(written(tmp_path, text), tmp_path / "out", alongside=True, program=DUMMY, **options)
 
     monkeypatch.setattr(performing, "_make", make)
+    monkeypatch.setattr(performing, "_POLL_S", 0.02)
     return call
 
 
@@ -311,6 +315,26 @@ def test_nothing_of_a_sweep_outlives_its_driver(tmp_path, sweep_driver, nothing_
     mark = f"DUMMY_TRIALS={log}"
     wait_until(lambda: not marked_pids(mark), "gone, all that the sweep started", 30)
     assert list((tmp_path / "out").glob("trials/*/trial.json")) == []
+
+
+@pytest.mark.slow
+def test_the_nodes_of_a_cluster_make_the_trials(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("DUMMY_TRIALS", str(tmp_path / "started"))
+    place = Path(mkdtemp(prefix="aar-"))  # a short path, for Ray's sockets
+    head = {"num_cpus": 1, "include_dashboard": False, "temp_dir": str(place / "ray")}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.add_node(num_cpus=1)
+        found = sweep(written(tmp_path), tmp_path / "out", cluster.address, alongside=True, program=DUMMY)
+        assert found.done == 8 and started(tmp_path) == [1] * 4 + [2] * 4
+        with pytest.raises(ConfigurationError, match="cores 2: the largest node has 1"):
+            sweep(written(tmp_path, FILE.replace("cores = 1", "cores = 2")), tmp_path / "two", cluster.address)
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def test_two_real_trials_and_what_sql_says_of_them(tmp_path, nothing_left):

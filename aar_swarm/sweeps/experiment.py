@@ -84,7 +84,8 @@ class Planned:
 
     def prepared(self, address: str | None) -> tuple[dict[str, Any], int]:
         """The scenario as a manifest has it, and the number of agents. Raises: ConfigurationError."""
-        chosen = {name: self.arguments[name] for name in ("agents", "breaker", "size") if name in self.arguments}
+        names = ("agents", "breaker", "size", "agents_per_process")
+        chosen = {name: self.arguments[name] for name in names if name in self.arguments}
         scenario, agents = prepare(
             self.arguments["scenario"], seed=self.seed, settings=self.settings, address=address, **chosen
         )
