@@ -186,6 +186,21 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path, here):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
+def test_two_sweeps_never_work_in_one_directory(tmp_path, here, monkeypatch):
+    def make(*_: Any) -> None:
+        with pytest.raises(ConfigurationError, match="under way"):
+            here()
+
+    monkeypatch.setattr(performing, "_make", make)
+    here()
+
+
+def test_a_sweep_that_was_killed_before_it_began_can_begin(tmp_path, here):
+    (tmp_path / "out" / "trials").mkdir(parents=True)
+    (tmp_path / "out" / "experiment.json.part").write_text('{"exp')
+    assert here().done == 8
+
+
 def test_half_a_trial_is_removed_and_a_damaged_one_made_again(tmp_path, here):
     found = here()
     trials = tmp_path / "out" / records.TRIALS

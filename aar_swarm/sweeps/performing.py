@@ -118,8 +118,7 @@ def sweep(
     directory = Path(out) if out is not None else Path("runs") / f"sweep-{stem}-{clock.utc_stamp()}"
     directory = directory.absolute()
     progress = progress or Progress()
-    records.claim(directory, asked, planned, address)
-    with records.held(directory):
+    with records.claimed(directory, asked, planned, address):
         making = _Making(asked, planned, directory, retry_failed, progress)
         if making.pending:
             with contextlib.ExitStack() as stack:

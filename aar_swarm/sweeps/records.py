@@ -25,17 +25,32 @@ PART = ".part"
 _FIXED = ("scenario", "agents", "breaker", "size", "agents_per_process", "hosts", "cores", "settings")
 
 
-def claim(directory: Path, experiment: Experiment, planned: Sequence[Planned], address: str | None) -> None:
-    """Make the directory this experiment's, or find out that it is.
+@contextmanager
+def claimed(directory: Path, experiment: Experiment, planned: Sequence[Planned], address: str | None) -> Iterator[None]:
+    """Have the directory, which is this experiment's or becomes it, for oneself.
 
-    Raises: ConfigurationError: it holds something else, or the experiment's trials of other conditions.
+    Raises: ConfigurationError: it holds something else, trials of other conditions, or another sweep is at work there.
     """
+    content = _fitting(directory, experiment, planned, address)
+    try:
+        (directory / TRIALS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {directory}: {error.strerror}; name one that can be written") from None
+    with _held(directory):
+        _write(directory / EXPERIMENT, content)
+        yield
+
+
+def _fitting(
+    directory: Path, experiment: Experiment, planned: Sequence[Planned], address: str | None
+) -> dict[str, Any]:
+    """What experiment.json is to hold. Raises: ConfigurationError: the directory holds what does not fit."""
     asked = json.loads(json.dumps(experiment.model_dump(exclude_none=True)))
     scenarios = {str(trial.arguments["scenario"]): trial for trial in planned}
     resolved = {name: _plain(trial).prepared(address)[0] for name, trial in scenarios.items()}
     path = directory / EXPERIMENT
     if not path.is_file():
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        if directory.exists() and not _is_new(directory):
             raise ConfigurationError(
                 f"--out {directory}: is there already and holds no sweep; nothing is overwritten, name a new directory"
             )
@@ -59,11 +74,15 @@ def claim(directory: Path, experiment: Experiment, planned: Sequence[Planned], a
                     f"scenario {name}: has changed since trials of it were made in {directory}; name a new --out"
                 )
         resolved = {**before["scenarios"], **resolved}
-    try:
-        (directory / TRIALS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"--out {directory}: {error.strerror}; name one that can be written") from None
-    _write(path, {"experiment": asked, "versions": versions(), "scenarios": resolved})
+    return {"experiment": asked, "versions": versions(), "scenarios": resolved}
+
+
+def _is_new(directory: Path) -> bool:
+    """Whether it holds nothing, or what a sweep leaves that was killed before it began."""
+    if not directory.is_dir():
+        return False
+    begun = {TRIALS, EXPERIMENT + PART}
+    return {path.name for path in directory.iterdir()} <= begun and not any((directory / TRIALS).glob("*"))
 
 
 def _plain(trial: Planned) -> Planned:
@@ -119,7 +138,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def _held(directory: Path) -> Iterator[None]:
     """Two that go on with one sweep would take each other's unfinished trials for remains.
 
     Raises: ConfigurationError: another has it.
