@@ -39,6 +39,10 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra dev --quiet --output-file requirements.lock pyproject.toml
+	sed -n 's/ \\$$//; /==/p' requirements.lock | grep '^[a-z]' > .constraints
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra cluster --constraint .constraints --quiet --output-file cluster/launch/requirements.lock pyproject.toml
+	rm .constraints
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

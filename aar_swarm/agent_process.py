@@ -30,6 +30,7 @@ from aar_swarm.agents.base import (
 from aar_swarm.lease import Lease
 from aar_swarm.names import agent_stream, strategy_class
 from aar_swarm.rehearsal import rehearse
+from aar_swarm.starvation import FIELDS, ProcessWaits, StampedeWaits
 from aar_swarm.vendors import process as vendor_process
 from aar_swarm.vendors.client import VendorClient
 from cluster.notice_board import POSTED_KINDS, NoticeReader
@@ -65,6 +66,7 @@ ROW_FIELDS = [
             "valuation_ns",  # sum over them: of an agent question -> answer, of a vendor the work
             "batches",  # of a vendor: forward passes
             "port",  # of a vendor
+            *FIELDS,
         )
     ),
 ]
@@ -133,6 +135,8 @@ class AgentProcess:
         topics = _topics(kind, self.strategy.market)
         keys = None if spec["keys"] is None else ClientKeys(*spec["keys"])
         self.venue = Participant(self.context, Endpoints(**spec["endpoints"]), agent_id, topics, keys)
+        self.process_waits = ProcessWaits()
+        self.waits = StampedeWaits(row, self.process_waits)
         self.vendor: VendorClient | None = None
         self.models = list(spec["models"])
         self.explains = bool(spec["explains"])
@@ -192,6 +196,8 @@ class AgentProcess:
             if self.closed_ns:
                 wake_ns = now + 20 * clock.MS
             if wake_ns > now:
+                if not self.row["signal_heard_ns"]:
+                    self.process_waits.before_rest()
                 self._wait(max(1, (wake_ns - now) // clock.MS))
             self._take_told()
             for message in self.venue.messages():
@@ -280,9 +286,11 @@ class AgentProcess:
             self.row["halt_heard_ns"] = heard_ns
         elif kind == CLOSED:
             self.row["close_heard_ns"] = self.closed_ns = heard_ns
+            self.waits.on_close()
             self.timers.clear()
         if isinstance(message, wire.Report):
             self.row["reports_heard"] += 1
+            self.waits.on_answer()
         self.cause_sequence = message.sequence
         self._decide(message, heard_ns)
 
@@ -372,6 +380,7 @@ class AgentProcess:
         self.row["orders_sent"] += 1
         if self.row["signal_heard_ns"] and not self.row["decided_ns"]:
             self.row["decided_ns"] = sent_ns
+            self.waits.on_first_order()
 
 
 def main(agent_id: int, spec: dict[str, Any], row: Any) -> int:

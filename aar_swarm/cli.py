@@ -128,6 +128,7 @@ def run_command(
         )
     _refuse_given(context, ("scenarios", "repeats", "ladder", "calm"), f"is for `aar run {DEFENCES}`")
     from aar_swarm.display import Display
+    from aar_swarm.report import ordered
     from aar_swarm.report.pictures import conditions
     from aar_swarm.report.table import summary_table
     from aar_swarm.results import LOG
@@ -153,9 +154,15 @@ def run_command(
         print(json.dumps({**finished.summary, "directory": str(finished.directory)}))
     else:
         _out.print(summary_table([f"breaker {finished.summary['breaker']}"], [finished.summary]))
+        if order := ordered.in_words(finished.summary):
+            _out.print(f"Stampede: {order}", highlight=False)
         if finished.summary.get("background"):
             _out.print(f"Market: {conditions([finished])['market']}.")
+        if finished.summary["links"]:
+            _out.print(f"Links: {conditions([finished])['links']}.")
         _out.print(f"Run: {finished.directory}\nReport: {finished.report}", soft_wrap=True)
+    for said in finished.summary["links_off_nominal"] or []:
+        print(f"aar: {said}", file=sys.stderr)
     if lost := finished.summary["agent_processes_lost"]:
         said = finished.directory / LOG
         print(f"aar: {lost} agent processes ended before the session did; what they said is in {said}", file=sys.stderr)

@@ -18,6 +18,7 @@ TRADES, BOOK, AGENTS, LOSSES = "trades.parquet", "book.parquet", "agents.parquet
 LOSERS, LIQUIDITY, LIQUIDATIONS = "losers.parquet", "liquidity.parquet", "liquidations.parquet"
 COIN_BOOK = "coin_book.parquet"
 RACES = "races.parquet"
+LINK_PINGS = "link_pings.parquet"
 VALIDATION = "validation.json"
 NOTICES, ALERTS, JOURNAL, LOG = "notices.jsonl", "alerts.jsonl", "journal", "agents.log"
 
@@ -54,7 +55,9 @@ class Run:
     decisions = cached_property(lambda self: self._table(DECISIONS))
     """Every participant's command with its rule, its cause and its times."""
     latency = cached_property(lambda self: self._table(LATENCY))
-    """decision_ns, transit_ns, match_ns and venue_ns of every participant's command."""
+    """decision_ns, transit_ns, hold_ns, match_ns and venue_ns of every participant's command."""
+    link_pings = cached_property(lambda self: self._table(LINK_PINGS))
+    """Round trips during the session, by host and link; only of a run with links."""
     book = cached_property(lambda self: self._table(BOOK))
     """The top of the main book and the depth within 1 % of the mid, after every command."""
     coin_book = cached_property(lambda self: self._table(COIN_BOOK))

@@ -32,9 +32,11 @@ from aar_swarm.vendors import placement as vendors
 from aar_swarm.versions import versions
 from aar_swarm.write_up import write_up
 from cluster import placement
+from cluster.clocks import Reading, host_clock, largest_bound_ns
 from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
+from cluster.links import LinkFailed
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
@@ -217,6 +219,7 @@ class _Run:
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
         self.cores_busy: float | None = None
+        self.brought = False
         self.verdicts = vendors.examined(scenario)
 
     def perform(self) -> Run:
@@ -230,7 +233,8 @@ class _Run:
         try:
             guard = Guard.start(new_run_id(), temporary)
             self.progress.stage("starting Ray")
-            with placement.ray_session(self.address, temporary) as nodes:
+            strategies = {group.strategy for group in self.scenario.participants.values()}
+            with placement.ray_session(self.address, temporary, strategies) as nodes:
                 try:
                     outcome = self._session(nodes)
                 finally:
@@ -239,8 +243,8 @@ class _Run:
         except placement.RayDidNotStart as error:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone) as error:
-            raise RunFailed(f"{error}; the journal so far is in {self.directory / JOURNAL}") from None
+        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
+            raise RunFailed(f"{error}; {self._where_the_journal_is()}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing
             raise
@@ -266,23 +270,26 @@ class _Run:
         self.progress.stage("starting the venue (the first time, its kernels are compiled: two to four minutes)")
         started = self._start_venue(nodes)
         self._endow()
+        assert self.venue is not None
         begun_ns = clock.monotonic_ns()
         self.swarm.start(nodes, started["endpoints"])
         start_s = (clock.monotonic_ns() - begun_ns) / clock.SECOND
         memory_kb = self.swarm.memory_kb()
         hosts = self.swarm.nodes()
-        self._write_manifest(started, hosts)
+        links = self.swarm.check_links()
+        before, venue_boot_id = self.swarm.read_clocks(self.venue)
+        self._write_manifest(started, hosts, links)
+        self._note_clocks(before, [None] * len(hosts), venue_boot_id)
         self._play()
+        after, _ = self.swarm.read_clocks(self.venue)
+        self._note_clocks(before, after, venue_boot_id)
         self.progress.stage("collecting")
         collected = self.swarm.collect()
-        assert self.venue is not None
         final = self.venue.call("stop", timeout_s=_STOP_TIMEOUT_S)
         if "error" in final:
             raise VenueError(final["error"])
         supervisor = self.venue.call("stop_supervisor", final["commands"], timeout_s=2 * _STOP_TIMEOUT_S)
-        if self.address is not None:
-            for name, content in self.venue.call("files", timeout_s=_START_TIMEOUT_S).items():
-                (self.directory / JOURNAL / name).write_bytes(content)
+        self._bring(collected.logs)
         return {
             **collected._asdict(),
             "final": final,
@@ -301,6 +308,7 @@ class _Run:
             "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
+            "sequencing": self.scenario.sequencing.config(self._modelled_delays_ns()).model_dump(),
             "max_sessions": self.agents,
             "max_timings": _MAX_TIMINGS,
         }
@@ -322,14 +330,21 @@ class _Run:
             self.venue.call("start_supervisor", *arguments, timeout_s=_START_TIMEOUT_S)
         return started
 
+    def _modelled_delays_ns(self) -> list[int]:
+        """Of each account: what its group's link takes to the venue, for hold-and-release. A node's own link is not in
+        it: the venue starts before anyone knows who runs where."""
+        links = {name: group.link for name, group in self.scenario.participants.items()}
+        return [self.scenario.link_delays_ns(links[name])[0] for name in self.swarm.groups]
+
     def _endow(self) -> None:
         assert self.venue is not None
         commands = opening_commands(self.scenario, self.agents)
         self.venue.call("request_many", commands, timeout_s=_START_TIMEOUT_S)
 
-    def _write_manifest(self, started: dict[str, Any], hosts: list[dict[str, Any]]) -> None:
+    def _write_manifest(
+        self, started: dict[str, Any], hosts: list[dict[str, Any]], links: list[dict[str, Any]]
+    ) -> None:
         groups = self.swarm.groups
-        one_clock = len({host["boot_id"] for host in hosts}) == 1
         self.manifest = {
             "scenario": self.scenario.model_dump(),
             "agents": self.agents,
@@ -340,16 +355,22 @@ class _Run:
             "started_utc": clock.utc_stamp(),
             "driver_host": socket.gethostname(),
             "hosts": hosts,
+            "links": links or None,
             "scheduling": started["scheduling"],
-            # One kernel, one CLOCK_MONOTONIC. Between hosts nothing is known of the offset, and null says so.
-            "clock_bound_ns": 0 if one_clock else None,
             "cores": len(os.sched_getaffinity(0)),
             "versions": versions(),
         }
-        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
         if self.verdicts:
             told = [verdict._asdict() for verdict in self.verdicts]
             (self.directory / VALIDATION).write_text(json.dumps(told, indent=1))
+
+    def _note_clocks(self, before: list[Reading | None], after: list[Reading | None], venue_boot_id: str) -> None:
+        """Write the manifest with what is known of the clocks; clock_bound_ns null: of some host's nothing is."""
+        hosts = self.manifest["hosts"]
+        for host, first, last in zip(hosts, before, after, strict=True):
+            host["clock"] = host_clock(first, last, host["boot_id"] == venue_boot_id)
+        self.manifest["clock_bound_ns"] = largest_bound_ns([host["clock"] for host in hosts])
+        (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
 
     def _play(self) -> None:
         """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""
@@ -368,18 +389,41 @@ class _Run:
             if elapsed_s >= duration_s:
                 break
             status = self.venue.call("status")
-            self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.alive())
+            self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.look())
             due = signal.at_s if not signalled else duration_s
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
         busy_s = self.swarm.busy_core_s()
-        if busy_s is not None and busy_before_s is not None:
-            self.cores_busy = (busy_s - busy_before_s) / self.session_s
+        if busy_s and busy_s.keys() == busy_before_s.keys():
+            self.cores_busy = sum(busy_s[machine] - busy_before_s[machine] for machine in busy_s) / self.session_s
+
+    def _bring(self, logs: list[tuple[str, bytes]]) -> None:
+        """The journal and what was printed, from the nodes to the run's directory; nothing to do where they share it.
+
+        logs: of the hosts. Raises: ActorDied, OSError.
+        """
+        if self.address is None or self.venue is None or self.brought:
+            return
+        for name in self.venue.call("files"):
+            (self.directory / JOURNAL / name).write_bytes(self.venue.call("file", name, timeout_s=_START_TIMEOUT_S))
+        self.brought = True
+        with (self.directory / LOG).open("wb") as file:
+            for address, text in [(self.venue.node.address, self.venue.call("log")), *logs]:
+                file.write(f"== printed on {address}\n".encode() + text)
+
+    def _where_the_journal_is(self) -> str:
+        if self.address is None or self.brought:
+            return f"the journal so far is in {self.directory / JOURNAL}"
+        where = "the venue's node" if self.venue is None else self.venue.node.address
+        return f"the journal was on {where} and could not be brought"
 
     def _tear_down(self) -> None:
         """End everything, whatever state it is in. The guard sweeps up what this cannot reach."""
+        if not self.brought:
+            with contextlib.suppress(Exception):  # the venue's node may be what failed
+                self._bring(self.swarm.logs())
         self.swarm.tear_down()
         if self.venue is not None:
             with contextlib.suppress(Exception):  # it is gone already, or will be with Ray

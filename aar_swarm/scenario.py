@@ -27,13 +27,16 @@ from aar_swarm.scenario_tables import (
     Group,
     Instrument,
     Lending,
+    Link,
     Margin,
     MarketData,
+    Sequencing,
     Signal,
     Stablecoin,
     Supervisor,
 )
 from aar_swarm.vendors.config import Vendors
+from cluster.links import DIRECT, DIRECTLY
 from exchange.clock import MS
 from exchange.config import BreakerConfig, Config, EngineConfig
 from exchange.errors import ConfigurationError
@@ -53,9 +56,10 @@ _TABLES: dict[str, type[Config]] = {
     "vendors": Vendors,
     "supervisor": Supervisor,
     "admission": Admission,
+    "sequencing": Sequencing,
 }
-_TOP_KEYS = ("duration_s", "revalue_interval_ms", "explanations")
-_ALWAYS = ("admission",)
+_TOP_KEYS = ("duration_s", "revalue_interval_ms", "explanations", "node_links")
+_ALWAYS = ("admission", "sequencing")
 """Tables that a file may leave out and a setting may begin."""
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
 _FULL_BPS = 10_000
@@ -83,6 +87,7 @@ class Scenario(Config):
     vendors: Vendors | None = None
     supervisor: Supervisor | None = None
     admission: Admission = Admission()
+    sequencing: Sequencing = Sequencing()
     explanations: Literal["off", "carried", "required"] = "carried"
     """Whether orders carry the inputs of their decisions, and whether the venue refuses those that do not."""
     breaker: Breaker | None
@@ -91,6 +96,10 @@ class Scenario(Config):
     size: str
     dials: dict[str, str] = Field(default_factory=dict)
     """Settings that are worth varying, each with what it is: path → words."""
+    links: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], Link] = Field(default_factory=dict)
+    """Latency classes."""
+    node_links: tuple[str, ...] = ()
+    """The link of those on the n-th host whose group names none; "", or no n-th entry: directly."""
     participants: dict[str, Group]
     measures: str | None = None
     """Of its own, beside everyone's: `module:function`, called with the session and the agents' scoreboard."""
@@ -105,6 +114,11 @@ class Scenario(Config):
     def members(self, agents: int) -> Iterator[tuple[str, int]]:
         """Of each account: the name of its group, and its number within it."""
         return ((name, number) for name, count in self.counts(agents).items() for number in range(count))
+
+    def link_of(self, group: str, host: int) -> str:
+        """Of a group's members on the n-th host."""
+        own = self.participants[group].link
+        return own or (self.node_links[host] if host < len(self.node_links) else DIRECT)
 
     def leverages(self, agents: int) -> list[float]:
         """Of each account: the value of its shares over its equity; 0: a cash account."""
@@ -124,6 +138,15 @@ class Scenario(Config):
             borrowed = coins + int(value * (1 - 1 / Fraction(str(leverage)))) if leverage else 0
             found.append(Endowment(group.cash - borrowed, group.shares, group.coins, leverage))
         return found
+
+    def link_delays_ns(self, link: str) -> tuple[int, int]:
+        """Of a link's members: what the way to the venue and the way from it nominally take, the medians of the jitter
+        included; (0, 0) of those without one."""
+        if link == DIRECT:
+            return 0, 0
+        of = self.links[link].in_ns()
+        jitter_ns = (of.nominal_rtt_ns - of.up_ns - of.down_ns) // 2
+        return of.up_ns + jitter_ns, of.down_ns + jitter_ns
 
     def vendors_of(self, agents: int) -> list[list[int]]:
         """Of each account: the vendors that it asks, in its order of preference; none, if it needs none. Those who ask
@@ -147,6 +170,9 @@ class Scenario(Config):
             if field == "leverage" and len(group.leverage) == 1:
                 return group.leverage[0]  # as a file says it
             return group.params[field] if field in group.params else getattr(group, field)
+        if table == "links":
+            link, _, field = field.partition(".")
+            return getattr(self.links[link], field) if link in self.links else None
         found = getattr(self, table)
         return getattr(found, field) if field and found is not None else found
 
@@ -251,9 +277,17 @@ def load_scenario(
             raw["default_agents"] = value
         elif raw["breaker"] is not None or not key.startswith("breaker."):
             _set(raw, key, value)
+    linked = set(raw.get("links", {}))
     for key, value in (settings or {}).items():
         _set(raw, key, value)
-    return _validate(raw)
+    scenario = _validate(raw)
+    used = {*scenario.node_links, *(group.link for group in scenario.participants.values())}
+    if idle := sorted(scenario.links.keys() - linked - used):
+        raise ConfigurationError(
+            f"links.{idle[0]}: nobody uses such a link; name it in a group's link (--set crowd.link={idle[0]}) or in "
+            "node_links"
+        )
+    return scenario
 
 
 def _read(name: str) -> tuple[Path, dict[str, Any]]:
@@ -291,8 +325,8 @@ def calm_settings(name: str) -> dict[str, Any]:
 def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
     """The tables that are read before pydantic sees them. Raises: ConfigurationError."""
     needed = ("participants", "signal", "instrument", "market_data")
-    for key in ("breakers", "sizes", "defences", "participants", "dials", "calm", *_TABLES):
-        inner = key in ("breakers", "sizes", "defences", "participants")
+    for key in ("breakers", "sizes", "defences", "participants", "links", "dials", "calm", *_TABLES):
+        inner = key in ("breakers", "sizes", "defences", "participants", "links")
         table = raw.get(key, None if key in needed else {})
         if not isinstance(table, dict) or (inner and not all(isinstance(entry, dict) for entry in table.values())):
             what = f"[{key}.NAME] tables" if inner else f"a [{key}] table"
@@ -335,10 +369,13 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
         if table not in raw:
             raise UnknownSetting(f"{key}: scenario {raw['name']} has no [{table}] table; write one into its file")
         raw[table][rest[0]] = _parse(value)
+    elif table == "links" and len(rest) == 2:  # one that no file has is begun by a setting
+        _expect(key, rest[1], Link.model_fields)
+        raw.setdefault("links", {}).setdefault(rest[0], {})[rest[1]] = _parse(value)
     elif key in _TOP_KEYS:
         raw[key] = _parse(value)
     else:
-        tables = [*_TOP_KEYS, *(f"{name}.…" for name in (*_TABLES, "breaker", *groups))]
+        tables = [*_TOP_KEYS, *(f"{name}.…" for name in (*_TABLES, "breaker", *groups, "links.NAME"))]
         raise UnknownSetting(f"unknown setting {key!r}; settings start with: {', '.join(tables)}")
 
 
@@ -421,10 +458,24 @@ def _check_facilities(scenario: Scenario) -> None:
         ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
         ("supervisor", scenario.supervisor.config if scenario.supervisor else None),
         ("admission", scenario.admission.config),
+        ("sequencing", scenario.sequencing.config),
     ):
         with _told(where):
             if build is not None:
                 build()
+    if DIRECTLY in scenario.links:
+        raise ConfigurationError(f"links.{DIRECTLY}: this name is of those without a link; choose another")
+    named = {
+        "node_links": scenario.node_links,
+        **{f"{name}.link": [g.link] for name, g in scenario.participants.items()},
+    }
+    for where, names in named.items():
+        if unknown := [name for name in names if name not in (DIRECT, *scenario.links)]:
+            known = ", ".join(sorted(scenario.links)) or "none"
+            raise ConfigurationError(
+                f"{where} {unknown[0]!r}: there is no such link; there are: {known} (a [links.NAME] table, or "
+                "--set links.NAME.up_ms=…, makes one)"
+            )
     if scenario.admission.validated and not scenario.vendors:
         raise ConfigurationError(
             "admission.validated: there is no [vendors] table, so no model to validate; leave it out"

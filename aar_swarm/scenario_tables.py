@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from cluster import links
 from exchange.clock import MS
 from exchange.config import (
     AdmissionConfig,
@@ -21,6 +22,7 @@ from exchange.config import (
     StablecoinConfig,
     SupervisionConfig,
 )
+from exchange.sequencing import SequencingConfig
 from exchange.types import MAX_CASH, MAX_VENDORS
 
 MAX_AGENTS = 100_000
@@ -36,6 +38,7 @@ _WindowMs = Annotated[float, Field(ge=0, le=3_600_000)]
 _OF_MARKET = "market_"
 _PhaseMs = Annotated[float, Field(ge=0, le=86_400_000)]
 _Leverage = Annotated[float, Field(ge=0, le=10_000)]
+_LinkMs = Annotated[float, Field(ge=0, le=10_000)]
 
 
 class Signal(Config):
@@ -210,6 +213,23 @@ class Supervisor(Config):
         return SupervisionConfig.model_validate(settings)
 
 
+class Sequencing(Config):
+    """SequencingConfig of the exchange, times in ms; nothing set: in the order of arrival, at once."""
+
+    speed_bump_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    speed_bump_on: Literal["all", "takers"] = "all"
+    hold_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+
+    def config(self, link_delays_ns: Sequence[int] = ()) -> SequencingConfig:
+        """link_delays_ns: of each account, which hold-and-release takes into account."""
+        return SequencingConfig(
+            speed_bump_ns=round(self.speed_bump_ms * MS),
+            speed_bump_on=self.speed_bump_on,
+            hold_ns=round(self.hold_ms * MS),
+            link_delays_ns=tuple(link_delays_ns) if self.hold_ms else (),
+        )
+
+
 class Admission(Config):
     """AdmissionConfig of the exchange, times in ms; nothing set: none."""
 
@@ -257,6 +277,22 @@ class Lending(Config):
         return LendingConfig(collateral_instrument=MAIN, debt_instrument=COIN, **settings)
 
 
+class Link(Config):
+    """A latency class: how far its members are from the venue. docs/links.md."""
+
+    up_ms: _LinkMs = 0.0
+    """To the venue, one way."""
+    down_ms: _LinkMs = 0.0
+    """From it. Asymmetry is that the two differ."""
+    jitter_ms: _LinkMs = 0.0
+    """Sigma of the half-normal extra of each direction; the order of a connection's bytes is kept."""
+    rate_mbit: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Of one host's connections over this link together, each direction; 0: unlimited."""
+
+    def in_ns(self) -> links.Link:
+        return links.Link(round(self.up_ms * MS), round(self.down_ms * MS), round(self.jitter_ms * MS), self.rate_mbit)
+
+
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
@@ -278,6 +314,8 @@ class Group(Config):
     """Value of the shares over equity, dealt round robin; 0: a cash account, else one on margin."""
     vendor: Annotated[int, Field(ge=0, lt=MAX_VENDORS)] = 0
     """Whose software it is, as each declares at logon; 0: its own. Who asks one of [vendors] declares that one."""
+    link: str = links.DIRECT
+    """By which of [links.NAME] they reach the venue; "": as their host does (node_links), else directly."""
     rehearse: bool = False
     """Go through the decisions once before the session, for those who decide all at once (the crowd, by default)."""
     params: dict[str, Any] = Field(default_factory=dict)

@@ -11,22 +11,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aar_swarm.agent_process import ROW_FIELDS, TARGET
+from aar_swarm.analysis import link_check
 from aar_swarm.progress import Progress
 from aar_swarm.results import LOG
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
-from cluster import placement
+from cluster import clocks, placement
 from cluster.kill_switch import Kill
+from cluster.links import DIRECT
+from cluster.roll_call import HostLost, RollCall
+from cluster.scoreboard import row_dtype
 from exchange import clock
 from exchange.errors import ConfigurationError
-from exchange.keys import GeneratedKeys, generate
+from exchange.keys import ClientKeys, GeneratedKeys, generate
 
-LEASE_S = 10.0
-"""An agent that has heard nothing of the venue for so long ends by itself: its node may be cut off."""
+LEASE_S = 4.0
+"""An agent that has heard nothing of the venue for so long ends by itself, found out within a second more: its node may
+be cut off. The venue's heartbeat is every second."""
 OPERATOR, SUPERVISOR = "runner", "supervisor"
+_LEASE_ROUND_TRIPS = 6
+"""More of a link's round trips than it takes to connect and log on."""
 _FORK_BATCH = 50
 _READY_TIMEOUT_S = 120.0
 _START_TIMEOUT_S = 240.0
+_PING_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
@@ -45,6 +53,16 @@ class Collected(NamedTuple):
     kills: list[Kill]
     exited: list[tuple[int, int, int]]
     """(agent, pid, exit code) of every process that ended before it was told to."""
+    hosts_lost: list[HostLost]
+    """Of their agents nothing is known: their rows hold the agent's number alone."""
+    logs: list[tuple[str, bytes]]
+    """What processes of hosts printed whose files are not the driver's: (address, text)."""
+    links: list[dict[str, Any]]
+    """`link_check.told` of each host's links."""
+    link_of: list[str]
+    """Of each account: the link that it is behind."""
+    pings: list[tuple[int, str, int, int]]
+    """(host, link, the venue's clock, round trip) of every ping during the session."""
 
 
 class Swarm:
@@ -56,9 +74,15 @@ class Swarm:
         self.agents = agents
         self.seed = seed
         self.groups = [name for name, _ in scenario.members(agents)]
-        self.hosts: list[placement.Actor] = []
+        self.roll_call = RollCall()
+        self.ranges: list[range] = []
+        """Of each host: which agents."""
         self.keys: GeneratedKeys | None = None
         self.vendor_processes = vendors.count_processes(scenario)
+        self._link_endpoints: list[dict[str, dict[str, str]]] = []
+        """Of each host, by link: where its agents connect to."""
+        self._links_of_accounts = [DIRECT] * agents
+        self._first_pings: dict[int, dict[str, list[int]]] = {}
         self._log = log
         self._progress = progress
         self._endowments = scenario.endowments(agents)
@@ -77,17 +101,22 @@ class Swarm:
 
         Args: endpoints: of the venue. Raises: RunFailed, ConfigurationError: a node cannot start so many.
         """
-        ranges = self._place_hosts(nodes)
+        self.ranges = ranges = self._place_hosts(nodes)
         common = {
             "endpoints": endpoints,
             "seed": self.seed,
             "lease_ns": int(LEASE_S * clock.SECOND),
             "market": self.scenario.market(self.agents)._asdict(),
         }
+        self._open_links(ranges, endpoints)
         self._start_vendors(common)
         self._fork(ranges, common)
         self._arm(ranges, endpoints)
         self._wait_until_ready()
+
+    @property
+    def hosts(self) -> list[placement.Actor]:
+        return self.roll_call.hosts
 
     def _place_hosts(self, nodes: list[placement.Node]) -> list[range]:
         """A host on every node that gets agents; returns which, of each host."""
@@ -102,10 +131,27 @@ class Swarm:
         for node, share in zip(nodes, placement.divide(self.agents, nodes), strict=True):
             if share:
                 rows = share + self.vendor_processes
-                self.hosts.append(placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log))
-                ranges.append(range(first, first + share))
+                agents = range(first, first + share)
+                host = placement.place_host(node, TARGET, preload, list(ROW_FIELDS), rows, log)
+                self.roll_call.add(host, list(agents))
+                ranges.append(agents)
             first += share
         return ranges
+
+    def _open_links(self, ranges: list[range], endpoints: dict[str, str]) -> None:
+        """On each host, those that its agents use."""
+        calls = []
+        for number, (host, agents) in enumerate(zip(self.hosts, ranges, strict=True)):
+            for agent in agents:
+                self._links_of_accounts[agent] = self.scenario.link_of(self.groups[agent], number)
+            used = sorted({self._links_of_accounts[agent] for agent in agents} - {DIRECT})
+            links = {name: self.scenario.links[name].in_ns() for name in used}
+            calls.append((host, host.begin("open_links", links, endpoints, [self.seed, number], self._listening_key())))
+        self._link_endpoints = [host.end(call, _START_TIMEOUT_S) for host, call in calls]
+
+    def _listening_key(self) -> ClientKeys | None:
+        """A host's own, which belongs to no account: with it one may listen."""
+        return None if self.keys is None else self.keys.accounts[self._host_key]
 
     def _start_vendors(self, common: dict[str, Any]) -> None:
         """Those whom agents ask, before the agents."""
@@ -114,9 +160,10 @@ class Swarm:
         keys = None if self.keys is None else self.keys.accounts
         self._models = vendors.start(self.scenario, self.agents, self.hosts, common, keys, _START_TIMEOUT_S)
 
-    def _spec(self, agent: int) -> dict[str, Any]:
+    def _spec(self, agent: int, host: int) -> dict[str, Any]:
         group = self.scenario.participants[self.groups[agent]]
         return {
+            **self._linked(self._links_of_accounts[agent], host),
             "keys": None if self.keys is None else self.keys.accounts[agent],
             "strategy": group.strategy,
             "params": group.params,
@@ -126,9 +173,21 @@ class Swarm:
             "explains": self.scenario.explanations != "off",
         }
 
+    def _linked(self, link: str, host: int) -> dict[str, Any]:
+        """What is different for an agent behind a link: where it connects to, how patient it is, and that it hears of
+        a halt as late as its link lets it (the notice board of its host is not behind the link)."""
+        if link == DIRECT:
+            return {}
+        away_ns = _LEASE_ROUND_TRIPS * self.scenario.links[link].in_ns().nominal_rtt_ns
+        return {
+            "endpoints": self._link_endpoints[host][link],
+            "lease_ns": int(LEASE_S * clock.SECOND) + away_ns,
+            "notice_board": None,
+        }
+
     def _fork(self, ranges: list[range], common: dict[str, Any]) -> None:
         self._progress.stage(f"starting {self.agents} agent processes")
-        waiting = [[(agent, self._spec(agent)) for agent in agents] for agents in ranges]
+        waiting = [[(agent, self._spec(agent, number)) for agent in agents] for number, agents in enumerate(ranges)]
         while any(waiting):
             calls = []
             for host, agents in zip(self.hosts, waiting, strict=True):
@@ -145,12 +204,11 @@ class Swarm:
             self._show_ready()
 
     def _arm(self, ranges: list[range], endpoints: dict[str, str]) -> None:
-        # A host's own key belongs to no account: with it one may listen.
-        keys = None if self.keys is None else self.keys.accounts[self._host_key]
-        arming = [
-            (host, host.begin("arm_kill_switch", endpoints["notices"], list(agents), keys))
-            for host, agents in zip(self.hosts, ranges, strict=True)
-        ]
+        arming = []
+        for host, agents in zip(self.hosts, ranges, strict=True):
+            far = [agent for agent in agents if self._links_of_accounts[agent] != DIRECT]
+            arguments = (endpoints["notices"], list(agents), self._listening_key(), far)
+            arming.append((host, host.begin("arm_kill_switch", *arguments)))
         for host, call in arming:
             host.end(call, _START_TIMEOUT_S)
 
@@ -175,52 +233,147 @@ class Swarm:
         return int(ready)
 
     def _check_nobody_died(self) -> None:
-        for status in self._statuses():
+        for host, status in zip(self.hosts, self._statuses(), strict=True):
             if status["exited"]:
                 agent, _, code = status["exited"][0]
-                log = self._log
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] if log and log.is_file() else []
+                said = self._printed(host).strip().splitlines()[-1:]
                 raise RunFailed(
                     f"agent {agent} ended with status {code} before the session: "
-                    f"{' '.join(said) or 'no word'}; see {log or LOG}"
+                    f"{' '.join(said) or 'no word'}; see {self._log or LOG}"
                 )
+
+    def _printed(self, host: placement.Actor) -> str:
+        if self._log is None:
+            return bytes(host.call("log")).decode(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.is_file() else ""
+
+    def check_links(self) -> list[dict[str, Any]]:
+        """Ping the venue over every link while the session has not begun, and begin to watch the links; what is known
+        of each by then."""
+        self._first_pings = self._ping_links()
+        if self._any_link():
+            self.roll_call.ask("watch_links")
+        return self._links_told({})
+
+    def _any_link(self) -> bool:
+        return any(self._link_endpoints)
+
+    def _ping_links(self) -> dict[int, dict[str, list[int]]]:
+        """Round trips in ns, by host and link; of those that answer."""
+        if not self._any_link():
+            return {}
+        self._progress.stage("measuring the links")
+        return self.roll_call.ask("ping_links", timeout_s=_PING_TIMEOUT_S)
+
+    def _links_told(self, last_pings: dict[int, dict[str, list[int]]]) -> list[dict[str, Any]]:
+        told = []
+        for number, found in (self.roll_call.ask("link_counters") if self._any_link() else {}).items():
+            first, last = self._first_pings.get(number, {}), last_pings.get(number, {})
+            for name, counters in found.items():
+                pings = [each.get(name, []) for each in (first, last)]
+                direct = first.get(DIRECT, []) + last.get(DIRECT, [])
+                link = self.scenario.links[name].in_ns()
+                address = self.hosts[number].node.address
+                told.append(link_check.told(number, address, name, link, pings, direct, counters))
+        return told
 
     def memory_kb(self) -> int:
         """Of all agents together."""
         return sum(host.call("memory_kb") or 0 for host in self.hosts)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Where each host runs."""
-        return [host.call("node") for host in self.hosts]
+        """Where each host runs, and which agents on it: [first, one past the last]."""
+        return [
+            {**host.call("node"), "agents": [agents.start, agents.stop]}
+            for host, agents in zip(self.hosts, self.ranges, strict=True)
+        ]
 
-    def busy_core_s(self) -> float | None:
-        """Of all machines together, each counted once however many hosts it is; None if one does not say."""
-        try:
-            machines = {host.call("node")["boot_id"]: host for host in self.hosts}
-            found = [host.call("busy_core_s") for host in machines.values()]
-        except placement.ActorDied:
-            return None
-        return None if None in found else sum(found)
+    def busy_core_s(self) -> dict[str, float]:
+        """By machine (boot_id), however many hosts it is, of those that answer and say."""
+        found: dict[str, float] = {}
+        for told in self.roll_call.ask("busy_core_s").values():
+            found |= told
+        return found
 
-    def alive(self) -> int:
-        """Agents that live now."""
-        return sum(status["alive"] for status in self._statuses()) - self.vendor_processes
+    def read_clocks(self, venue: placement.Actor) -> tuple[list[clocks.Reading | None], str]:
+        """Of each host, one after the other, its clock against the venue's, None where it does not answer; and the
+        boot_id of the venue's node."""
+        address, token, boot_id = venue.call("show_clock")
+        readings: list[clocks.Reading | None] = []
+        for number, host in enumerate(self.hosts):
+            try:
+                lost = number in self.roll_call.lost
+                readings.append(None if lost else host.call("read_venue_clock", address, token))
+            except placement.ActorDied:
+                readings.append(None)
+        venue.call("hide_clock")
+        return readings, boot_id
+
+    def look(self) -> int:
+        """How many agents live, as far as is known now; waits for no host. Says who was lost.
+
+        Raises: ActorDied: all hosts are.
+        """
+        for host in self.roll_call.look():
+            self._progress.stage(f"{host.why}; the session goes on without its {len(host.agents)} agents")
+        self._check_some_are_left()
+        return sum(status["alive"] for status in self.roll_call.latest()) - self.vendor_processes
+
+    def _check_some_are_left(self) -> None:
+        lost = list(self.roll_call.lost.values())
+        if len(lost) == len(self.hosts):
+            raise placement.ActorDied(f"{lost[0].why}, and no other host is left")
 
     def collect(self) -> Collected:
-        """Let all finish and end the hosts."""
+        """Let all finish and end the hosts. Whoever does not answer now is lost."""
         deadline = clock.monotonic_ns() + int(_GRACE_S * clock.SECOND)
-        while any(status["alive"] for status in self._statuses()) and clock.monotonic_ns() < deadline:
+        self.roll_call.look()
+        while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
             clock.sleep(_POLL_S)
-        rows = np.concatenate([host.call("rows") for host in self.hosts])
-        rows = rows[np.argsort(rows["agent_id"])]
+            self.roll_call.look()
+        watched = self.roll_call.ask("watched_links") if self._any_link() else {}
+        pings = [
+            (number, name, *ping) for number, found in watched.items() for name, seen in found.items() for ping in seen
+        ]
+        links = self._links_told(self._ping_links())
+        answered = self.roll_call.ask("rows")
+        self._check_some_are_left()
+        kills = self.roll_call.ask("kills")
+        logs = self.logs()
+        statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)
+        self._check_some_are_left()
+        lost = list(self.roll_call.lost.values())
+        rows = self._rows([answered[number] for number in statuses], lost)
         is_agent = rows["agent_id"] < self.agents
-        kills = [kill for host in self.hosts for kill in host.call("kills")]
-        statuses = [host.call("stop", timeout_s=_STOP_TIMEOUT_S) for host in self.hosts]
-        exited = [end for status in statuses for end in status["exited"]]
-        return Collected(rows[is_agent], rows[~is_agent], kills, exited)
+        return Collected(
+            rows[is_agent],
+            rows[~is_agent],
+            [kill for number in statuses for kill in kills[number]],
+            [end for status in statuses.values() for end in status["exited"]],
+            lost,
+            logs,
+            links,
+            self._links_of_accounts,
+            pings,
+        )
+
+    def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:
+        """All in the order of their numbers; of the agents of a lost host the number, and else 0."""
+        missing = np.zeros(sum(len(host.agents) for host in lost), row_dtype(ROW_FIELDS))
+        missing["agent_id"] = [agent for host in lost for agent in host.agents]
+        rows: np.ndarray = np.concatenate([*known, missing])
+        return rows[np.argsort(rows["agent_id"])]
+
+    def logs(self) -> list[tuple[str, bytes]]:
+        """What the hosts' processes printed so far, where the driver has no file of it."""
+        if self._log is not None:
+            return []
+        said = self.roll_call.ask("log")
+        return [(self.hosts[number].node.address, text) for number, text in said.items() if text]
 
     def tear_down(self) -> None:
         """End everything, whatever state it is in."""
-        for host in self.hosts:
-            with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
-                host.call("stop")
+        with contextlib.suppress(Exception):  # it is gone already, or will be with Ray
+            self.roll_call.ask("stop")
+        with contextlib.suppress(Exception):
+            self.roll_call.kill_lost()

@@ -8,14 +8,17 @@ import numpy as np
 import polars as pl
 
 from aar_swarm import results
-from aar_swarm.analysis import tables
+from aar_swarm.analysis import link_check, tables
 from aar_swarm.analysis.agreement import lobster_agreement
 from aar_swarm.analysis.calm import calm, refusals
+from aar_swarm.analysis.calm_crash import PING_COLUMNS, calm_and_crash
+from aar_swarm.analysis.host_clocks import host_clocks, kills_on_venue_clock, rows_on_venue_clock
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import RECORDING, Session, check_conservation, measure, own_measures
+from aar_swarm.analysis.ordering import stampede_order
 from aar_swarm.analysis.price import liquidity_table
 from aar_swarm.analysis.supervision import supervision
-from aar_swarm.analysis.timing import kill_times
+from aar_swarm.analysis.timing import kill_times, starvation
 from aar_swarm.report.pictures import write_run_report
 from aar_swarm.scenario import Scenario
 from aar_swarm.vendors import placement as vendors
@@ -59,7 +62,8 @@ def write_up(
     check_conservation(replayed.engine, replayed.events)
     timings = np.load(directory / results.JOURNAL / TIMINGS_FILE)
     tops = tables.trace_tops(recorded)
-    latency = tables.latency_table(recorded.commands, timings)
+    clocks = host_clocks(manifest, len(groups))
+    latency = tables.latency_table(recorded.commands, timings, clocks.offset_ns)
     coin = recorded.config.stablecoin
     session = Session(
         scenario,
@@ -71,9 +75,14 @@ def write_up(
         coin_tops=None if coin is None else tables.trace_tops(recorded, coin.instrument),
         leverages=scenario.leverages(len(groups)),
     )
-    rows = outcome["rows"]
+    rows = rows_on_venue_clock(outcome["rows"], clocks)
+    kills = kills_on_venue_clock(outcome["kills"], clocks)
+    delays = [scenario.link_delays_ns(link) for link in outcome["link_of"]]
+    pings = pl.DataFrame(outcome["pings"], PING_COLUMNS, orient="row")
     measured, losses = measure(session, rows, latency, timings)
-    killed = {agent for kill in outcome["kills"] for agent, _ in kill["deaths"]}
+    gone = outcome["hosts_lost"]
+    unknown = [agent for host in gone for agent in host.agents]
+    killed = {agent for kill in kills for agent, _ in kill["deaths"]}
     lost = [end for end in outcome["exited"] if end[2] != 0 and end[0] not in killed]
     finished = int(((rows["state"] == AgentState.FINISHED) & ~np.isin(rows["agent_id"], list(killed))).sum())
     summary = {
@@ -89,6 +98,7 @@ def write_up(
         "agents_start_s": round(outcome["start_s"], 3),
         "agent_memory_kb": round(outcome["memory_kb"] / max(len(rows), 1)),
         "hosts": len(manifest["hosts"]),
+        "hosts_lost": [{"address": host.address, "agents": len(host.agents), "why": host.why} for host in gone],
         "scheduling": manifest["scheduling"],
         "state_hash": final["state_hash"],
         "events_digest": final["events_digest"],
@@ -96,10 +106,16 @@ def write_up(
         "messages_refused": final["refused"],
         "reports_unsent": final["reports_unsent"],
         **measured,
+        **calm_and_crash(session, latency, outcome["link_of"], pings, measured["stampede_last_ms"]),
+        "links": outcome["links"] or None,
+        "links_off_nominal": link_check.off_nominal(outcome["links"]) or None,
         **refusals(session),
         "calm": calm(session, outcome["supervisor"]),
         **own_measures(session, rows),
-        **kill_times(session, outcome["kills"]),
+        **kill_times(session, kills),
+        "clock_bound_ns": manifest["clock_bound_ns"],
+        "starvation": starvation(rows, manifest["hosts"], manifest["cores"]),
+        **stampede_order(session, outcome["rows"], timings, clocks, delays),
         "supervisor": supervision(session, outcome["supervisor"], final["state_hash"]),
     }
     if outcome["supervisor"]:
@@ -125,10 +141,21 @@ def write_up(
     liquidations.write_parquet(directory / results.LIQUIDATIONS)
     if session.coin_tops is not None:
         tables.from_records(session.coin_tops).write_parquet(directory / results.COIN_BOOK)
-    tables.from_records(rows).with_columns(pl.Series("participants", groups)).write_parquet(directory / results.AGENTS)
+    agents = agents_table(rows, groups, unknown).with_columns(pl.Series("link", outcome["link_of"]))
+    agents.write_parquet(directory / results.AGENTS)
+    if outcome["links"]:
+        pings.write_parquet(directory / results.LINK_PINGS)
     write_notices(directory / results.NOTICES, recorded.config, recorded.commands, replayed.events, timings)
     (directory / results.SUMMARY).write_text(json.dumps(summary, indent=1))
     write_run_report(results.Run(directory))
+
+
+def agents_table(rows: Array, groups: list[str], unknown: list[int]) -> pl.DataFrame:
+    """The agents' rows and groups; of the unknown, whose host was lost, nothing but who they are."""
+    table = tables.from_records(rows).with_columns(pl.Series("participants", groups))
+    known = ~pl.col("agent_id").is_in(unknown)
+    said = [name for name in table.columns if name not in ("agent_id", "participants")]
+    return table.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in said) if unknown else table
 
 
 def _first_of_others(commands: Array, account: int) -> int:

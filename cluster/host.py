@@ -17,8 +17,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
 from cluster.limits import busy_core_s
+from cluster.links import Link, Links
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
 from exchange.keys import ClientKeys
@@ -47,6 +49,8 @@ class NodeInfo(TypedDict):
     node_ip: str
     pid: int
     boot_id: str
+    cores: int
+    """That its processes may use."""
     zygote_scheduling: str
     """"SCHED_FIFO", or "normal" where that is not permitted: then agents that compute delay forks and kills."""
 
@@ -80,6 +84,7 @@ class AgentHost:
         self._exits_seen = 0
         self._stopped = False
         self._kill_switch: KillSwitch | None = None
+        self._links: Links | None = None
         self._watched: set[int] = set()
         self._fork_error: str | None = None
 
@@ -134,10 +139,52 @@ class AgentHost:
         self._note_exits()
         return dead
 
-    def arm_kill_switch(self, notices: str, agent_ids: Sequence[int], keys: ClientKeys | None = None) -> str:
+    def open_links(
+        self,
+        links: Mapping[str, Link],
+        endpoints: Mapping[str, str],
+        seed: Sequence[int],
+        keys: ClientKeys | None = None,
+    ) -> dict[str, dict[str, str]]:
+        """Start a proxy for each of these links between this host and a venue.
+
+        Args: endpoints: the venue's; seed: of their jitter; keys: of one who may listen to the venue, to ping it.
+        Returns: of each link, the endpoints that an agent of this host connects to. Errors: ValueError: they are open
+        already; LinkFailed.
+        """
+        if self._links is not None:
+            raise ValueError("the links of this host are open already")
+        self._links = Links(links, endpoints, seed, keys)
+        return self._links.endpoints
+
+    def ping_links(self) -> dict[str, list[int]]:
+        """Round trips to the venue in ns: through each link, and (`DIRECT`) past them. Blocks for seconds."""
+        return {} if self._links is None else self._links.ping()
+
+    def watch_links(self) -> None:
+        """Ping on over every link until `watched_links`, beside whatever this host does."""
+        if self._links is not None:
+            self._links.watch()
+
+    def watched_links(self) -> dict[str, list[tuple[int, int]]]:
+        """Stop that; by link: (the venue's clock at the answer, round trip), ns."""
+        return {} if self._links is None else self._links.watched()
+
+    def link_counters(self) -> dict[str, dict[str, Any] | None]:
+        """Of each link: its scheduling class, what it has carried so far, and how late; None: its proxy has ended."""
+        return {} if self._links is None else self._links.counters()
+
+    def arm_kill_switch(
+        self,
+        notices: str,
+        agent_ids: Sequence[int],
+        keys: ClientKeys | None = None,
+        far_ids: Sequence[int] = (),
+    ) -> str:
         """From now on SIGKILL those of these agents whom the venue's notices (an endpoint) say to kill, and tell
         them of halts by the notice board.
 
+        far_ids: those who are not told, as they are to hear of halts no sooner than their link lets them.
         An agent that comes again is watched again. Returns: the scheduling class of the process that does it. Errors:
         ValueError: it is armed already; KillSwitchGone.
         """
@@ -146,7 +193,7 @@ class AgentHost:
         self._refresh()
         self._watched = set(agent_ids)
         pids = {agent: self._pid_of[agent] for agent in agent_ids if agent in self._pid_of}
-        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd)
+        self._kill_switch = KillSwitch(pids, self._zygote.pid, notices, keys, self._board.fd, far_ids)
         return self._kill_switch.scheduling
 
     def name_vendors(self, vendors: Mapping[int, int]) -> None:
@@ -169,6 +216,8 @@ class AgentHost:
                 self._zygote.kill(None)
         except (ZygoteClosed, ZygoteGone):
             pass  # then its agents are dead too
+        if self._links is not None:
+            self._links.close()
         self._zygote.close()
         self._board.close()
         self._stopped = True
@@ -176,14 +225,21 @@ class AgentHost:
 
     def node(self) -> NodeInfo:
         """Where this host runs."""
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return NodeInfo(
             host_name=socket.gethostname(),
             node_ip=_node_ip(),
             pid=os.getpid(),
-            boot_id=boot_id,
+            boot_id=clocks.boot_id(),
+            cores=len(os.sched_getaffinity(0)),
             zygote_scheduling=self._zygote.scheduling,
         )
+
+    def read_venue_clock(self, address: tuple[str, int], token: bytes) -> clocks.Reading | None:
+        """This host's clock against the venue's (clocks.py); None if that does not answer."""
+        try:
+            return clocks.measure((address[0], address[1]), token)
+        except OSError:
+            return None
 
     def memory_kb(self) -> int | None:
         """Memory of all living agents in kB, shared pages divided among their sharers; None if no agent lives.
@@ -197,9 +253,10 @@ class AgentHost:
         sampled = [kb for pid in pids[::step] if (kb := _pss_kb(pid)) is not None]
         return round(sum(sampled) / len(sampled) * len(pids)) if sampled else None
 
-    def busy_core_s(self) -> float | None:
-        """Of this machine; see cluster.limits."""
-        return busy_core_s()
+    def busy_core_s(self) -> dict[str, float]:
+        """This machine's boot_id and how long its cores have been busy; see cluster.limits. Empty: it does not say."""
+        found = busy_core_s()
+        return {} if found is None else {clocks.boot_id(): found}
 
     def _row_for(self, agent_id: int) -> int:
         return self._row_of.setdefault(agent_id, len(self._row_of))

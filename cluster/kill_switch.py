@@ -24,7 +24,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
@@ -69,10 +69,17 @@ class KillSwitch:
     """The host's end: starts the process, and asks what it did."""
 
     def __init__(
-        self, agents: Mapping[int, int], parent: int, endpoint: str, keys: ClientKeys | None, board_fd: int
+        self,
+        agents: Mapping[int, int],
+        parent: int,
+        endpoint: str,
+        keys: ClientKeys | None,
+        board_fd: int,
+        far: Sequence[int] = (),
     ) -> None:
         """Arm it for these agents (agent → pid), children of `parent`, against a venue's notices; returns when it
-        listens. board_fd: the host's scoreboard, whose end is the notice board. Raises: KillSwitchGone.
+        listens. board_fd: the host's scoreboard, whose end is the notice board; far: agents who are not told of halts,
+        as they are behind a link. Raises: KillSwitchGone.
         """
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
@@ -93,6 +100,7 @@ class KillSwitch:
                 "endpoint": endpoint,
                 "keys": keys,
                 "board_fd": board_fd,
+                "far": list(far),
             }
             self.scheduling: str = self._ask(setup)["scheduling"]
         except BaseException:
@@ -153,6 +161,7 @@ class _Switch:
         self._pids: dict[int, int] = {}
         board = memoryview(mmap.mmap(setup["board_fd"], 0))
         self._board = notice_board.NoticeWriter(board[len(board) - notice_board.BYTES :].cast("q"))
+        self._far = set(setup["far"])
         self._untold: list[int] = []  # agents whom the latest halt is still to be told
         self._lent: list[int] = []  # agents who were lent a priority
         self._again_ns = self._lent_until_ns = 0
@@ -223,7 +232,7 @@ class _Switch:
             elif notice.kind != wire.MessageKind.HEARTBEAT:
                 self._board.post(notice)
                 if notice.kind == EventKind.INSTRUMENT_HALTED:
-                    self._untold = list(self._descriptors)
+                    self._untold = [agent for agent in self._descriptors if agent not in self._far]
                     self._may_lend = _scheduling() == "SCHED_FIFO"
             elif not self._armed:  # the subscription has reached the venue
                 self._armed = True

@@ -6,6 +6,7 @@ Each agent is a process of three threads (its own and libzmq's two) with three c
 import os
 import resource
 from pathlib import Path
+from typing import NamedTuple
 
 from exchange.errors import ConfigurationError
 
@@ -17,23 +18,42 @@ _SPARE_DESCRIPTORS = 200
 _SPARE_THREADS = 1_000
 
 
-def check_machine(agents: int) -> None:
-    """Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest)."""
-    limits = []
+class Bearable(NamedTuple):
+    """How many agents something allows, and what it is."""
+
+    agents: int
+    why: str
+
+
+def bearable_as_venue() -> list[Bearable]:
+    """What bounds the agents of a venue on this machine, wherever they run."""
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors != resource.RLIM_INFINITY:
-        most = (descriptors - _SPARE_DESCRIPTORS) // VENUE_DESCRIPTORS_PER_AGENT
-        limits.append((most, f"the venue may open {descriptors} file descriptors (ulimit -Hn), three an agent"))
+    if descriptors == resource.RLIM_INFINITY:
+        return []
+    most = (descriptors - _SPARE_DESCRIPTORS) // VENUE_DESCRIPTORS_PER_AGENT
+    return [Bearable(most, f"the venue may open {descriptors} file descriptors (ulimit -Hn), three an agent")]
+
+
+def bearable_as_host() -> list[Bearable]:
+    """What bounds the agents that run on this machine, as it is now."""
+    found = []
     threads = _thread_limit()
     if threads is not None:
         most = (threads - _SPARE_THREADS) // THREADS_PER_AGENT
         why = "kernel.pid_max, kernel.threads-max, ulimit -u or the cgroup's pids.max"
-        limits.append((most, f"this machine allows {threads} threads ({why}), three an agent"))
+        found.append(Bearable(most, f"this machine allows {threads} threads ({why}), three an agent"))
     available_kb = _available_memory_kb()
     if available_kb is not None:
         most = available_kb // MEMORY_PER_AGENT_KB
-        limits.append((most, f"{available_kb // 1024} MB of memory are free, {MEMORY_PER_AGENT_KB // 1000} an agent"))
-    most, why = min(limits, default=(agents, ""))
+        why = f"{available_kb // 1024} MB of memory are free, {MEMORY_PER_AGENT_KB // 1000} an agent"
+        found.append(Bearable(most, why))
+    return found
+
+
+def check_machine(agents: int) -> None:
+    """Raises: ConfigurationError: too many agents for this machine's descriptors, threads or memory (the scarcest)."""
+    limits = [*bearable_as_venue(), *bearable_as_host()]
+    most, why = min(limits, default=Bearable(agents, ""))
     if agents > most:
         raise ConfigurationError(f"--agents {agents}: {why}; ask for at most {max(most, 0)}")
 

@@ -5,15 +5,14 @@ import os
 import select
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from cluster.code import venue_root
 from exchange.errors import ConfigurationError
 from exchange.supervisor import SupervisorConfig
 
 _START_TIMEOUT_S = 400.0  # a fresh clone compiles the kernels first
 _STOP_TIMEOUT_S = 60.0
-_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class SupervisorProcess:
@@ -25,7 +24,7 @@ class SupervisorProcess:
         self._lines = b""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "exchange.supervisor"],  # -P: nothing of the working directory is imported
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, sys.path)])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(venue_root()), *filter(None, sys.path)])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

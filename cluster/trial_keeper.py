@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import code
 from cluster.guard import RUN_ID_VARIABLE, TMP_DIR_PREFIX, Guard, new_run_id
 from exchange import clock
 
@@ -138,4 +139,6 @@ def _environment(keep_ray: bool) -> dict[str, str]:
     foreign = () if keep_ray else ("RAY_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     found: dict[str, Any] = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     assert RUN_ID_VARIABLE in found
-    return found | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")]))}
+    # The driver's own sources first, where this node has them: beside them are the compiled kernels.
+    paths = [str(code.venue_root()), *sys.path, os.environ.get("PYTHONPATH", "")]
+    return found | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}

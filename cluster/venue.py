@@ -16,6 +16,8 @@ from typing import Any
 
 import zmq
 
+from cluster.clocks import Responder, boot_id
+from cluster.code import venue_root
 from cluster.supervision import SupervisorProcess
 from exchange import journal, wire
 from exchange.client import Operator
@@ -29,7 +31,6 @@ from exchange.types import CommandKind, Reason
 _START_TIMEOUT_S = 400.0  # a fresh clone compiles the kernels first, on a busy machine for minutes
 _STOP_TIMEOUT_S = 30.0
 _PREFIX = "aar-venue-"
-_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class VenueKeeper:
@@ -41,6 +42,7 @@ class VenueKeeper:
         self._operator: Operator | None = None
         self._supervisor: SupervisorProcess | None = None
         self._context: zmq.Context[Any] = zmq.Context()
+        self._clock: Responder | None = None
         # A short path (a socket's is at most 107 bytes) that only this user can open.
         self._private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=os.environ.get("AAR_TMP_DIR")))
         self._lines = b""
@@ -69,7 +71,7 @@ class VenueKeeper:
             log: Any = stack.enter_context(open(self._log_path, "ab")) if self._log_path else None
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "exchange.server"],  # -P: nothing of the working directory is imported
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, sys.path)])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(venue_root()), *filter(None, sys.path)])},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -117,6 +119,18 @@ class VenueKeeper:
         said = self._supervisor.stop(until)
         self._supervisor = None
         return said
+
+    def show_clock(self) -> tuple[tuple[str, int], bytes, str]:
+        """Answer hosts that measure their clocks against this node's, until `hide_clock`; returns where, the token to
+        ask with, and the node's boot_id."""
+        self._clock = Responder(self._venue.host)
+        return self._clock.address, self._clock.token, boot_id()
+
+    def hide_clock(self) -> None:
+        """Answer no more. Idempotent."""
+        if self._clock is not None:
+            self._clock.close()
+            self._clock = None
 
     def pid(self) -> int:
         """This actor's own process."""
@@ -169,10 +183,17 @@ class VenueKeeper:
         self._close()
         return said
 
-    def files(self) -> dict[str, bytes]:
-        """Content of the journal and the timings, for a driver on another node."""
-        names = (*(path.name for path in journal.segments(self._directory)), TIMINGS_FILE)
-        return {name: (self._directory / name).read_bytes() for name in names}
+    def files(self) -> list[str]:
+        """Names of what a driver on another node has to take: the journal's segments, oldest first, and the timings,
+        which only a venue that ended in order has left."""
+        if self._process is None:
+            return []
+        names = [path.name for path in journal.segments(self._directory)]
+        return [*names, *([TIMINGS_FILE] if (self._directory / TIMINGS_FILE).exists() else [])]
+
+    def file(self, name: str) -> bytes:
+        """Content of one of `files`."""
+        return (self._directory / name).read_bytes()
 
     def kill(self) -> None:
         """End the processes at once, if they live, and leave nothing behind."""
@@ -185,6 +206,7 @@ class VenueKeeper:
         shutil.rmtree(self._private, ignore_errors=True)
 
     def _close(self) -> None:
+        self.hide_clock()
         if self._operator is not None:
             self._operator.close()
             self._operator = None

@@ -3,6 +3,8 @@
 import time
 
 monotonic_ns = time.monotonic_ns
+on_core_ns = time.process_time_ns
+"""For how long all threads of this process together have had a core."""
 sleep = time.sleep
 MS = 1_000_000
 SECOND = 1_000_000_000

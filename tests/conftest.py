@@ -36,12 +36,14 @@ MACHINE = (
         "test_machine_lock",
     ),
     *("test_sweep", "test_scaling", "test_defences", "test_explained", "test_postmortem", "test_validation"),
-    *("test_notice_board", "test_guard", "test_host", "test_zygote"),
+    "test_ray_up",
+    *("test_notice_board", "test_guard", "test_host", "test_zygote", "test_links", "test_link_measures"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
 NO_KERNELS = {
     *(
         "test_lease",
+        "test_core_wait",
         "test_agent_process",
         "test_agents",
         "test_architecture",
@@ -66,15 +68,27 @@ NO_KERNELS = {
         "test_wire_document",
         "test_guard",
         "test_host",
+        "test_launch",
+        "test_links",
         "test_machine_lock",
         "test_zygote",
     ),
 }
 """Are run while others compile."""
 ONLY_THE_ENGINE = {
+    *("test_clocks", "test_ordering"),
     *("test_breaker", "test_defi_measures", "test_engine_oracle", "test_engine_reference", "test_indicators"),
     *("test_journal", "test_measures", "test_money_measures", "test_money_vectors", "test_oracle_breaker"),
-    *("test_calm", "test_exports", "test_races", "test_oracle_admission", "test_oracle_money", "test_recovery"),
+    *(
+        "test_calm",
+        "test_clocks",
+        "test_exports",
+        "test_ordering",
+        "test_races",
+        "test_oracle_admission",
+        "test_oracle_money",
+        "test_recovery",
+    ),
 }
 """All modules that are named nowhere here are taken to need a venue."""
 

@@ -7,17 +7,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from aar_swarm.analysis.host_clocks import HostClocks
 from aar_swarm.analysis.price import mids, two_sided_mids
 from aar_swarm.analysis.tables import from_records, trace_tops
 from aar_swarm.races.detection import RACE, Detection, detect
 from aar_swarm.races.measures import (
     _profit,
+    _sending,
     _undecidable,
     displayed,
     expected_clusters,
     per_share,
     race_table,
     raced_lots,
+    with_sending,
 )
 from aar_swarm.races.messages import CANCEL, MESSAGE, NOTHING, TAKE, TOTALS, Stream, read
 from exchange.clock import MS
@@ -399,8 +402,28 @@ def test_mids_are_of_books_that_have_two_sides_and_do_not_cross():
 
 
 def test_a_race_shorter_than_the_clocks_agree_is_undecidable():
-    table = pl.DataFrame({"duration_ns": [-400, 100, 900]})
-    assert [_undecidable(table, bound) for bound in (0, 500, None)] == [0, 2, None]
+    table = pl.DataFrame({"duration_ns": [-400, 100, 900], "clock_bound_ns": [0, 0, 0], "sent_gap_ns": [-5, 0, 90]})
+    assert _undecidable(table) == 0
+    assert _sending(table) == {"first_won": 1, "first_lost": 1, "unknown": 1}
+    known = table.with_columns(clock_bound_ns=pl.Series([500, 0, 500]))  # the second: two agents of one host
+    assert _undecidable(known) == 1 and _sending(known) == {"first_won": 0, "first_lost": 0, "unknown": 3}
+    unknown = table.with_columns(clock_bound_ns=pl.Series([0, None, 500]))
+    assert _undecidable(unknown) is None and _sending(unknown) is None
+    assert _undecidable(pl.DataFrame()) == 0
+
+
+def test_who_sent_first_is_told_on_the_venue_s_clock():
+    commands = records_of(
+        [order(0, 1, SELL, 1000, 1, 10), order(1, 1, BUY, 1000, 1, 11), order(2, 1, BUY, 1000, 1, 11)]
+    )
+    commands["sent_ns"] = [0, 10 * MS, 9 * MS]
+    clocks = HostClocks(np.array([0, 0, 1]), np.array([0, 0, 2 * MS]), np.array([0, 0, 30]), np.zeros(3, np.int64))
+    table = pl.DataFrame({"won_sequence": [2, 1], "lost_sequence": [3, 2]})
+    told = with_sending(table, commands, clocks)
+    assert told["sent_gap_ns"].to_list() == [MS, 10 * MS]  # the third's host was 2 ms behind: it sent at 11 ms
+    assert told["clock_bound_ns"].to_list() == [30, 0]
+    unknown = with_sending(table, commands, clocks._replace(bound_ns=np.array([0, 0, -1])))
+    assert unknown["clock_bound_ns"].to_list() == [None, 0]
 
 
 def test_the_poisson_null():

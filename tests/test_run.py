@@ -42,7 +42,7 @@ FILES = (
 def test_the_summary_and_the_directory_are_as_the_contract_says(finished):
     directory, summary = finished
     assert {name for part in CONTRACT.values() for name in part} <= set(summary)
-    for family in ("decision", "transit", "venue"):
+    for family in ("notice", "decision", "transit", "venue"):
         assert all(isinstance(summary[f"{family}_ns_{q}"], int) for q in ("p50", "p99", "p999", "max"))
     assert all((directory / name).stat().st_size for name in FILES)
     assert summary["agents_requested"] == summary["agent_processes_started"] == 40
@@ -52,6 +52,32 @@ def test_the_summary_and_the_directory_are_as_the_contract_says(finished):
     assert summary["trades"] > 0 and summary["reports_unsent"] == 0 and summary["messages_refused"] == 0
     manifest = json.loads((directory / results.MANIFEST).read_text())
     assert manifest["seed"] == summary["seed"] and manifest["versions"]["ray"] and manifest["scheduling"]
+
+
+def test_a_run_on_one_kernel_has_one_clock_and_says_how_well_the_method_finds_that_out(finished):
+    directory, summary = finished
+    manifest = json.loads((directory / results.MANIFEST).read_text())
+    (host,) = manifest["hosts"]
+    assert host["agents"] == [0, 40] and host["cores"] >= 1
+    assert manifest["clock_bound_ns"] == summary["clock_bound_ns"] == 0
+    assert (host["clock"]["offset_ns"], host["clock"]["bound_ns"]) == (0, 0)
+    assert host["clock"]["pings"] >= 2 * 128
+    assert abs(host["clock"]["measured_offset_ns"]) <= host["clock"]["smallest_rtt_ns"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waits for a core")
+def test_a_run_says_how_long_its_agents_waited_for_a_core_and_what_ordered_its_stampede(finished):
+    directory, summary = finished
+    agents = aar_swarm.load(directory).agents.filter(pl.col("waits_known") == 1)
+    starved, order = summary["starvation"], summary["stampede_order"]
+    assert starved["agents"] == len(agents) and order["racers"] >= 20
+    assert starved["agents_per_core"] == pytest.approx(40 / starved["cores"], abs=0.01)
+    assert starved["runqueue_wait_ns_max"] == agents["stampede_waited_ns"].max()
+    assert (agents["stampede_on_core_ns"] > 0).all()  # to decide and send takes some time on a core
+    assert summary["stampede_ordered_by"] in ("scheduler", "network", "mixed", "neither")
+    assert order["pairs_reversed_without"]["network"] == 0  # there are no links
+    assert sum(order["share_of_variance"].values()) == pytest.approx(1, abs=1e-3)
+    assert abs(order["median_ns"]["rest"]) < sum(order["median_ns"].values())  # the parts account for most of the way
 
 
 def test_every_agent_was_a_process_with_a_connection_of_its_own(finished):

@@ -106,3 +106,9 @@ def test_bench_breaker_counts_every_trip():
 def test_bench_recovery_replays_everything_and_trades_again():
     found = script("bench_recovery.py", "--commands", 20_000, "--repeats", 1)
     assert found["recover_s"] > 0 and 0 < found["ready_s"] <= found["first_acknowledgement_s"]
+
+
+def test_bench_races_finds_races_among_its_messages():
+    found = script("bench_races.py", "--commands", 20_000, "--repeats", 1)
+    assert 0 < found["races"] < found["messages"] <= found["commands"] == 20_000
+    assert min(found["read_s"], found["detect_s"], found["detect_with_variants_s"], found["displayed_s"]) > 0

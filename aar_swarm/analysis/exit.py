@@ -20,7 +20,7 @@ from exchange.wire import MessageKind, TopOfBook
 
 _BELIEFS = ("horizon_s", "steps", "permanent_share", "recovery_s")
 """Settings of the crowd's strategy from which the coordinated exit is computed."""
-_LEAVING = (Rule.EXIT, Rule.EXIT_OVERDUE, Rule.LEAVE_EARLY, Rule.ANSWER_MARGIN_CALL)
+LEAVING = (Rule.EXIT, Rule.EXIT_OVERDUE, Rule.LEAVE_EARLY, Rule.ANSWER_MARGIN_CALL)
 _QUARTERS = 4
 
 
@@ -31,7 +31,7 @@ def stampede(session: Session) -> dict[str, Any]:
     """agents_exiting: how many sent an order to leave (rules EXIT, EXIT_OVERDUE, LEAVE_EARLY, ANSWER_MARGIN_CALL), and
     stampede_first_ms, stampede_p5_ms, stampede_p95_ms, stampede_last_ms: signal → the first, a twentieth, all but a
     twentieth and the last of their first such orders arrived."""
-    exits = session.commands[np.isin(session.commands["rule"], _LEAVING)]
+    exits = session.commands[np.isin(session.commands["rule"], LEAVING)]
     if not len(exits) or session.signal_ns is None:
         return {"agents_exiting": 0, **dict.fromkeys(("stampede_first_ms", *_WITHIN, "stampede_last_ms"))}
     _, first = np.unique(exits["account"], return_index=True)

@@ -252,7 +252,7 @@ def explain_run(directory: Path) -> dict[str, Any]:
     """
     manifest, recorded = open_run(directory)
     opening_ticks = manifest["scenario"]["instrument"]["opening_ticks"]
-    return judge(recorded, strategies_of(manifest), opening_ticks, manifest["clock_bound_ns"] is not None)
+    return judge(recorded, strategies_of(manifest), opening_ticks, manifest["clock_bound_ns"] == 0)
 
 
 def open_run(directory: Path) -> tuple[dict[str, Any], journal.Journal]:

@@ -50,7 +50,7 @@ def measure(
         **stampede(session),
         **window_extremes(session),
         **trip(session, rows, timings),
-        **latencies(latency, session),
+        **latencies(latency, session, rows, timings),
         **liquidations(session),
         **bad_debt(session),
         **stablecoin(session),

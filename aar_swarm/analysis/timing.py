@@ -1,6 +1,6 @@
 """Measures of when: the breaker's verdict and how fast it was heard, and the latencies of commands. In ns or ms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,16 +69,64 @@ def kill_times(session: Session, kills: Sequence[Kill]) -> dict[str, Any]:
     }
 
 
-def latencies(latency: pl.DataFrame, session: Session) -> dict[str, int | None]:
-    """decision, transit and venue time, ns, over the whole session; transit once more before and after the signal."""
-    parts = {name: latency[f"{name}_ns"] for name in ("decision", "transit", "venue")}
-    if session.signal_ns is not None:
-        calm = pl.col("received_ns") < session.signal_ns
-        parts["transit_calm"] = latency.filter(calm)["transit_ns"]
-        parts["transit_stampede"] = latency.filter(~calm)["transit_ns"]
+def signal_told_ns(session: Session, timings: Array) -> int | None:
+    """When the venue had taken in the signal, after which its notice goes out; None without one."""
+    if session.signal_sequence is None or session.signal_sequence > len(timings):
+        return None
+    return int(timings["matched_ns"][session.signal_sequence - 1])
+
+
+def latencies(latency: pl.DataFrame, session: Session, rows: Array, timings: Array) -> dict[str, int | None]:
+    """decision, transit and venue time, ns, over the whole session, and the first two before the signal (calm) and from
+    it on (stampede); notice: the signal's, from the venue's having taken it in to each agent's having heard it."""
+    parts: dict[str, pl.Series] = {}
+    told_ns = signal_told_ns(session, timings)
+    if told_ns is not None:
+        parts["notice"] = pl.Series(rows["signal_heard_ns"][rows["signal_heard_ns"] > 0] - told_ns)
+    for name in ("decision", "transit", "venue"):
+        parts[name] = latency[f"{name}_ns"]
+        if session.signal_ns is not None and name != "venue":
+            calm = pl.col("received_ns") < session.signal_ns
+            parts[f"{name}_calm"] = latency.filter(calm)[f"{name}_ns"]
+            parts[f"{name}_stampede"] = latency.filter(~calm)[f"{name}_ns"]
     found: dict[str, int | None] = {}
     for name, values in parts.items():
         for label, quantile in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)):
             value = values.quantile(quantile, "nearest")
             found[f"{name}_ns_{label}"] = None if value is None else int(value)
     return found
+
+
+def starvation(rows: Array, hosts: Sequence[Mapping[str, Any]], cores: int | None) -> dict[str, Any] | None:
+    """starvation: how long agents waited for a core while they had something to do. rows: the scoreboard; hosts, cores:
+    the manifest's.
+
+    agents: those measured, who sent something after the signal. runqueue_wait_ns_…: of each, runnable without a core,
+    from its last rest before the signal until its first order was sent. session_wait_ns_…: until it heard the close.
+    on_core_ns_…: with a core, until the first order. preempted: how often a core was taken from them in that time, all
+    together. cores, agents_per_core: of the fullest host. Null where the kernel does not count, or nobody was measured.
+    """
+    known = rows[rows["waits_known"] != 0] if "waits_known" in (rows.dtype.names or ()) else rows[:0]
+    if not len(known):
+        return None
+    closed = known[known["session_waited_ns"] > 0]
+    found: dict[str, Any] = {"agents": len(known)}
+    for name, values in (
+        ("runqueue_wait", known["stampede_waited_ns"]),
+        ("on_core", known["stampede_on_core_ns"]),
+        ("session_wait", closed["session_waited_ns"]),
+    ):
+        for label, quantile in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            value = np.quantile(values, quantile, method="nearest") if len(values) else None
+            found[f"{name}_ns_{label}"] = None if value is None else int(value)
+    crowding = [
+        (agents / host_cores, host_cores)
+        for host in hosts
+        if (host_cores := host.get("cores", cores)) and (agents := np.diff(host.get("agents", (0, len(rows))))[0])
+    ]
+    per_core, fullest_cores = max(crowding, default=(None, cores))
+    return found | {
+        "preempted": int(known["stampede_preempted"].sum()),
+        "cores": fullest_cores,
+        "agents_per_core": None if per_core is None else round(float(per_core), 2),
+    }

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from aar_swarm.analysis.host_clocks import HostClocks, host_clocks
 from aar_swarm.analysis.price import mids
 from aar_swarm.analysis.tables import from_records
 from aar_swarm.races.detection import Detection, detect
@@ -91,6 +92,8 @@ def race_table(
         pl.Series("losers", [of[account] for account in lost["account"].tolist()], pl.String),
         pl.Series("cancel_won", won["kind"] == CANCEL),
         pl.Series("duration_ns", lost["time_ns"] - won["time_ns"]),
+        pl.Series("won_sequence", won["sequence"]),
+        pl.Series("lost_sequence", lost["sequence"]),
         *(pl.Series(f"per_share_ticks_{after!r}s", profit).fill_nan(None) for after, profit in profits.items()),
     )
 
@@ -154,6 +157,8 @@ def of_run(
     profits = {after: per_share(found, times_ns, quoted, after) for after in sorted({*MARKS_S, after_s})}
     groups = run.agents.sort("agent_id")["participants"].to_list()
     table = race_table(found, stream, lots, groups, profits) if len(found) else pl.DataFrame()
+    if len(found):
+        table = with_sending(table, recorded.commands, host_clocks(run.manifest, len(groups)))
     totals = stream.totals[0]
     seconds = int(totals["open_ns"]) / SECOND
     horizon_s = float(found["horizon_ns"].mean()) / SECOND if len(found) else rule.horizon_us / 1e6
@@ -169,7 +174,8 @@ def of_run(
         "per_minute": _ratio(len(found), seconds / 60),
         "nothing_displayed": len(detected[0]) - len(found),
         "cancels_without_a_price": stream.left_out,
-        "undecidable": _undecidable(table, run.manifest.get("clock_bound_ns")),
+        "undecidable": _undecidable(table),
+        "sending": _sending(table),
         "share_of_volume": _ratio(raced, traded),
         "horizon_us": {"mean": round(horizon_s * 1e6, 3)},
         "duration_us": _durations(table),
@@ -207,12 +213,46 @@ def _ratio(part: float, whole: float) -> float | None:
     return round(part / whole, 6) if whole else None
 
 
-def _undecidable(table: pl.DataFrame, clock_bound_ns: int | None) -> int | None:
-    """Races whose first success and first failure are nearer than the clocks of the hosts are known to be; null: the
-    clocks are not known. The venue's own stamps order the messages: what is undecidable is who *acted* first."""
-    if clock_bound_ns is None:
+def with_sending(table: pl.DataFrame, commands: Array, clocks: HostClocks) -> pl.DataFrame:
+    """The races with sent_gap_ns: when the first failure was sent less when the first success was, both on the venue's
+    clock, below 0 if who failed had sent first; and clock_bound_ns: by how much that may be wrong, 0 within one host or
+    one kernel, null if not known. table: has the columns of race_table."""
+    won, lost = (
+        commands[np.searchsorted(commands["sequence"], table[name].to_numpy())]
+        for name in ("won_sequence", "lost_sequence")
+    )
+    sent = [each["sent_ns"] + clocks.offset_ns[each["account"]] for each in (won, lost)]
+    bounds = clocks.pair_bound_ns(won["account"], lost["account"])
+    return table.with_columns(
+        pl.Series("sent_gap_ns", sent[1] - sent[0]),
+        pl.Series("clock_bound_ns", bounds).replace(-1, None),
+    )
+
+
+def _undecidable(table: pl.DataFrame) -> int | None:
+    """Races that are shorter than the clocks of the two participants' hosts are known to agree; null: of some race's
+    clocks nothing is known. The venue's own stamps order the messages: what is undecidable is who *sent* first."""
+    if not len(table):
+        return 0
+    if table["clock_bound_ns"].null_count():
         return None
-    return int((table["duration_ns"].abs() < clock_bound_ns).sum()) if len(table) else 0
+    return int((table["duration_ns"].abs() < table["clock_bound_ns"]).sum())
+
+
+def _sending(table: pl.DataFrame) -> dict[str, int] | None:
+    """Of the races: who sent first and was served first, who sent first and was not, and where the clocks cannot tell;
+    null like _undecidable."""
+    if not len(table):
+        return {"first_won": 0, "first_lost": 0, "unknown": 0}
+    if table["clock_bound_ns"].null_count():
+        return None
+    gap, bound = table["sent_gap_ns"], table["clock_bound_ns"]
+    unknown = (gap.abs() < bound) | (gap == 0)
+    return {
+        "first_won": int(((gap > 0) & ~unknown).sum()),
+        "first_lost": int(((gap < 0) & ~unknown).sum()),
+        "unknown": int(unknown.sum()),
+    }
 
 
 def _durations(table: pl.DataFrame) -> dict[str, float | None]:

@@ -109,6 +109,12 @@ def durations(*values_ns: Any) -> str:
     return joined([duration(value) for value in values_ns])
 
 
+def change(*values_ns: Any) -> str:
+    """The same quantiles before and after."""
+    half = len(values_ns) // 2
+    return f"{durations(*values_ns[:half])} → {durations(*values_ns[half:])}"
+
+
 def joined(parts: Sequence[str]) -> str:
     return DASH if all(part == DASH for part in parts) else " / ".join(parts)
 

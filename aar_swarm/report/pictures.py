@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from aar_swarm.analysis import link_check
 from aar_swarm.analysis.compared import Setting
 from aar_swarm.analysis.measures import RECORDING
 from aar_swarm.report.comparison_page import Shown, address_of, write_comparison_page
@@ -151,6 +152,7 @@ def _conditions(run: Run) -> dict[str, str]:
         "market": market,
         "agents": f"{summary['agent_processes_started']:,} processes on {summary['hosts']} host(s), "
         f"{manifest['cores']} cores",
+        "links": link_check.in_words(summary.get("links") or []) or "none",
         "seed": str(manifest["seed"]),
         "venue's scheduling": manifest["scheduling"],
         "versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),

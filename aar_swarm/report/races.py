@@ -16,9 +16,15 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
     if found["cancels_without_a_price"]:
         yield f"Left out: {found['cancels_without_a_price']:,} cancels of orders that no fill had ended."
     if found["undecidable"] is None:
-        yield "The clocks of the hosts are not known to agree: who acted first cannot be told."
+        yield "The clocks of the hosts are not known to agree: who sent first cannot be told."
     elif found["undecidable"]:
-        yield f"{found['undecidable']:,} are shorter than the clocks are accurate: who acted first cannot be told."
+        yield f"{found['undecidable']:,} are shorter than the clocks are known to agree: undecidable (docs/time.md)."
+    sending = found["sending"]
+    if sending is not None and found["races"]:
+        yield (
+            f"Who sent first was first in {sending['first_won']:,} and overtaken in {sending['first_lost']:,}"
+            + (f"; in {sending['unknown']:,} the clocks cannot tell." if sending["unknown"] else ".")
+        )
     durations, wins = found["duration_us"], found["wins"]
     if found["races"]:
         yield (

@@ -13,7 +13,10 @@ from aar_swarm.report import formats
 _QUANTILES = ("p50", "p99", "p999", "max")
 _LATENCY_KEY = re.compile(r"(?P<family>.+)_ns_(?:p50|p99|p999|max)")
 _LATENCY_NAMES = {
+    "notice": "Notice: signal taken in to heard",
     "decision": "Decision: heard to sent",
+    "decision_calm": "Decision before the signal",
+    "decision_stampede": "Decision after the signal",
     "transit": "Transit: sent to received",
     "transit_calm": "Transit before the signal",
     "transit_stampede": "Transit after the signal",
@@ -129,6 +132,15 @@ _ROWS = (
         formats.span,
         optional=True,
     ),
+    Row(_MARKET, "Stampede ordered by", ("stampede_ordered_by",), formats.text, "ordered", optional=True),
+    Row(
+        _MARKET,
+        "Waited for a core until then (p50 / p99 / max)",
+        tuple(f"starvation.runqueue_wait_ns_{label}" for label in ("p50", "p99", "max")),
+        formats.durations,
+        "ordered",
+        optional=True,
+    ),
     Row(_MARKET, "Commands", ("commands",), formats.count),
     Row(_MARKET, "Events", ("events",), formats.count),
     Row(_MARKET, "Trades", ("trades",), formats.count),
@@ -139,6 +151,8 @@ _ROWS = (
     Row(_RUN, "Agent processes started", ("agent_processes_started",), formats.count),
     Row(_RUN, "Agent processes lost", ("agent_processes_lost",), formats.count),
     Row(_RUN, "Hosts", ("hosts",), formats.count),
+    Row(_RUN, "Agents a core", ("starvation.agents_per_core",), formats.any_figure, optional=True),
+    Row(_RUN, "Hosts' clocks agree within", ("clock_bound_ns",), formats.duration, optional=True),
     Row(_RUN, "State hash", ("state_hash",), formats.text, "state-hash"),
 )
 
@@ -147,7 +161,8 @@ def rows_for(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Every row for these runs: the fixed ones, and one for each further figure and latency that any of them has."""
     rows = [row for row in _ROWS if not row.optional or any(_has(row, summary) for summary in summaries)]
     before = [row for row in rows if row.group != _RUN]
-    return before + _own_rows(summaries) + _latency_rows(summaries) + [row for row in rows if row.group == _RUN]
+    latency = _latency_rows(summaries) + _calm_to_crash_rows(summaries)
+    return before + _own_rows(summaries) + latency + [row for row in rows if row.group == _RUN]
 
 
 def _has(row: Row, summary: Mapping[str, Any]) -> bool:
@@ -161,6 +176,21 @@ def _own_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
         Row(_OWN, name.replace("_", " ").capitalize(), (f"scenario_measures.{name}",), formats.any_figure)
         for name in found
     ]
+
+
+def _calm_to_crash_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What crowding did to latency, of all or of each link."""
+    links = dict.fromkeys(name for summary in summaries for name in look_up(summary, "latency_calm.links") or ())
+    rows = []
+    for link in links or [None]:
+        inside, of = ("", "") if link is None else (f"links.{link}.", f", {link}")
+        for name, family in (("Transit", "transit"), ("Venue", "venue"), ("Round trip", "round_trip")):
+            keys = [
+                f"{when}.{inside}{family}_ns_{q}" for when in ("latency_calm", "latency_crash") for q in ("p50", "p99")
+            ]
+            label = f"{name} in calm → in the crash (p50 / p99){of}"
+            rows.append(Row(_LATENCY, label, tuple(keys), formats.change, "quantiles", optional=True))
+    return [row for row in rows if any(_has(row, summary) for summary in summaries)]
 
 
 def _latency_rows(summaries: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from aar_swarm.report import formats
+from aar_swarm.report import formats, ordered
 from aar_swarm.report.picture import Picture
 from aar_swarm.report.views import Views, fallen_within_ms, quotes_outside
 
@@ -33,7 +33,9 @@ def outcome(picture: Picture) -> str:
         parts.append(
             f"The crowd sold {formats.count(sold)} of the {formats.count(planned)} lots that it planned to sell"
         )
-    return ". ".join(parts or ["Nothing was measured"]) + "."
+    said = ". ".join(parts or ["Nothing was measured"]) + "."
+    order = ordered.in_words(summary)
+    return said if order is None else f"{said} The stampede: {order[0].lower()}{order[1:]}"
 
 
 def price(picture: Picture, views: Views) -> str:
@@ -133,6 +135,7 @@ def cautions(pictures: Sequence[Picture]) -> list[str]:
         lost = picture.summary.get("agent_processes_lost")
         if lost:
             said.append(f"{picture.label}: {formats.count(lost)} agent processes were lost during the run.")
+        said += [f"{picture.label}: {sentence}" for sentence in picture.summary.get("links_off_nominal") or ()]
         asked, began = (picture.summary.get(key) for key in ("agents_requested", "agent_processes_started"))
         if asked is not None and began is not None and began != asked:
             said.append(f"{picture.label}: {formats.count(began)} of {formats.count(asked)} agent processes started.")

@@ -108,7 +108,13 @@ without moving the price more than that.
 """
 _QUANTILES = """
 Of 100 orders, 50 took no longer than p50 and 99 no longer than p99; of 1,000, 999 no longer than p99.9. Between
-hosts, transit carries the difference of their clocks.
+hosts of several kernels, transit and notice are as good as their clocks agree.
+"""
+_ORDERED = """
+Whose order of arrival the stampede's is. Each agent's way from the signal to its arrival is the links' nominal delays,
+its waits for a core, its computing, and a rest. That part ordered the stampede without which most pairs of agents would
+have arrived the other way round: the scheduler's waits, the network's delays, one of them with another (mixed), or
+neither.
 """
 _EARLY = """
 Of those with a plan, ranked by the arrival of their first command after the signal: what the last quarter's exit cost
@@ -136,6 +142,7 @@ GLOSSARY = tuple(
         ("depth", "Depth within 1 % of the mid", _DEPTH),
         ("trip", "Trip", _TRIP),
         ("recovered", "Recovered", "From the lowest trade after the signal up to the middle price before the close."),
+        ("ordered", "Ordered by", _ORDERED),
         ("early", "Price of being early", _EARLY),
         ("liquidation", "Liquidation", _LIQUIDATION),
         ("bad-debt", "Bad debt", _BAD_DEBT),

@@ -147,7 +147,7 @@ def _make(making: "_Making", asked: Experiment, address: str | None, program: Se
     try:
         guard = Guard.start(new_run_id(), temporary)
         making.progress.stage("starting Ray" if address is None else f"connecting to {address}")
-        with placement.ray_session(address, temporary) as nodes:
+        with placement.ray_session(address, temporary, reserve=False) as nodes:
             alone = [trial for trial in making.pending if trial.arguments.get("hosts", 1) == 1]
             over_all = [trial for trial in making.pending if trial.arguments.get("hosts", 1) > 1]
             for trial in over_all:
