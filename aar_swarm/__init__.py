@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Run", "compare", "load", "measure_defences", "run"]
+__all__ = ["Run", "compare", "load", "measure_defences", "measure_scaling", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +23,12 @@ def __getattr__(name: str) -> Any:
         from aar_swarm.defences import measure_defences
 
         return measure_defences
+    if name == "sweep":
+        from aar_swarm.sweeps.performing import sweep
+
+        return sweep
+    if name == "measure_scaling":
+        from aar_swarm.sweeps.scaling import measure_scaling
+
+        return measure_scaling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

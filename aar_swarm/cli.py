@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from aar_swarm import cli_sweeps
 from aar_swarm.scenario import choices, load_scenario, scenario_names
 from exchange.errors import ConfigurationError, JournalError
 
@@ -643,6 +644,9 @@ def _study_defences(
             _out.print(part, soft_wrap=isinstance(part, str), markup=False)
         _out.print(f"Study: {found.directory}\nPage: {found.page or 'none: no run finished'}", soft_wrap=True)
     return 1 if found.failures else 0
+
+
+cli_sweeps.register(app)
 
 
 def main() -> None:

@@ -43,6 +43,9 @@ class Display(Progress):
         text = f"{elapsed_s:4.1f} of {duration_s:g} s, {commands:,} commands, {alive:,} agents alive"
         self._show("session", elapsed_s, duration_s, text)
 
+    def trials(self, made: int, total: int) -> None:
+        self._show("trials made", made, total, f"{made:,} of {total:,}")
+
     def _show(self, what: str, done: float, total: float, text: str) -> None:
         if not self._console.is_terminal:
             return

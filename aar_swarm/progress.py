@@ -12,3 +12,6 @@ class Progress:
 
     def session(self, elapsed_s: float, duration_s: float, commands: int, alive: int) -> None:
         """The session lasts; so many commands were sequenced, so many agents live."""
+
+    def trials(self, made: int, total: int) -> None:
+        """So many trials of a sweep were made."""

@@ -240,6 +240,7 @@ class _Run:
         self.venue: placement.Actor | None = None
         self.manifest: dict[str, Any] = {}
         self.session_s = 0.0
+        self.cores_busy: float | None = None
         self.brought = False
         self.verdicts = vendors.examined(scenario)
 
@@ -317,6 +318,7 @@ class _Run:
             "supervisor": supervisor,
             "start_s": start_s,
             "session_s": self.session_s,
+            "cores_busy": self.cores_busy,
             "memory_kb": memory_kb,
             "hosts": hosts,
         }
@@ -373,7 +375,7 @@ class _Run:
             "hosts": hosts,
             "links": links or None,
             "scheduling": started["scheduling"],
-            "cores": os.cpu_count(),
+            "cores": len(os.sched_getaffinity(0)),
             "versions": versions(),
         }
         if self.verdicts:
@@ -393,6 +395,7 @@ class _Run:
         assert self.venue is not None
         duration_s, signal = self.scenario.duration_s, self.scenario.signal
         self.progress.stage("the session is open")
+        busy_before_s = self.swarm.busy_core_s()
         opened_ns = clock.monotonic_ns()
         self.venue.call("request", CommandKind.OPEN_SESSION)
         signalled = False
@@ -410,6 +413,9 @@ class _Run:
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)
         self.session_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
+        busy_s = self.swarm.busy_core_s()
+        if busy_s and busy_s.keys() == busy_before_s.keys():
+            self.cores_busy = sum(busy_s[machine] - busy_before_s[machine] for machine in busy_s) / self.session_s
 
     def _bring(self, logs: list[tuple[str, bytes]]) -> None:
         """The journal and what was printed, from the nodes to the run's directory; nothing to do where they share it.

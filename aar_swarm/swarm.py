@@ -375,6 +375,13 @@ class Swarm:
             for host, agents in zip(self.hosts, self.ranges, strict=True)
         ]
 
+    def busy_core_s(self) -> dict[str, float]:
+        """By machine (boot_id), however many hosts it is, of those that answer and say."""
+        found: dict[str, float] = {}
+        for told in self.roll_call.ask("busy_core_s").values():
+            found |= told
+        return found
+
     def read_clocks(self, venue: placement.Actor) -> tuple[list[clocks.Reading | None], str]:
         """Of each host, one after the other, its clock against the venue's, None where it does not answer; and the
         boot_id of the venue's node."""
@@ -406,11 +413,8 @@ class Swarm:
 
     def collect(self) -> Collected:
         """Let all finish and end the hosts. Whoever does not answer now is lost."""
-<<<<<<< HEAD
-        grace_s = _GRACE_S + 2 * self._longest_rtt_s()
-=======
         grace_s = _GRACE_S + _GRACE_PER_PACKED_AGENT_S * (self.agents - sum(map(len, self._packs)))
->>>>>>> packed
+        grace_s += 2 * self._longest_rtt_s()
         deadline = clock.monotonic_ns() + int(grace_s * clock.SECOND)
         self.roll_call.look()
         while any(status["alive"] for status in self.roll_call.latest()) and clock.monotonic_ns() < deadline:
@@ -418,12 +422,9 @@ class Swarm:
             self.roll_call.look()
         answered = self.roll_call.ask("rows")
         self._check_some_are_left()
-<<<<<<< HEAD
         pings = self._watched_pings()
         links = self._links_told(self._ping_links())
-=======
         relays = self.roll_call.ask("relay") if self.relayed else {}
->>>>>>> packed
         kills = self.roll_call.ask("kills")
         logs = self.logs()
         statuses = self.roll_call.ask("stop", timeout_s=_STOP_TIMEOUT_S)

@@ -99,6 +99,7 @@ def write_up(
         "relay": relayed(outcome["relays"]),
         "agent_exits": sorted(lost)[:20],
         "session_s": round(outcome["session_s"], 3),
+        "cores_busy": None if outcome["cores_busy"] is None else round(outcome["cores_busy"], 3),
         "agents_start_s": round(outcome["start_s"], 3),
         "agent_memory_kb": round(outcome["memory_kb"] / max(len(rows), 1)),
         "hosts": len(manifest["hosts"]),

@@ -19,6 +19,7 @@ import numpy as np
 
 from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
+from cluster.limits import busy_core_s
 from cluster.links import Link, Links
 from cluster.relay import Relay, RelayStatus
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
@@ -281,6 +282,11 @@ class AgentHost:
         step = max(1, -(-len(pids) // MEMORY_SAMPLE_AGENTS))
         sampled = [kb for pid in pids[::step] if (kb := _pss_kb(pid)) is not None]
         return round(sum(sampled) / len(sampled) * len(pids)) if sampled else None
+
+    def busy_core_s(self) -> dict[str, float]:
+        """This machine's boot_id and how long its cores have been busy; see cluster.limits. Empty: it does not say."""
+        found = busy_core_s()
+        return {} if found is None else {clocks.boot_id(): found}
 
     def _rows_for(self, first: int, count: int) -> int:
         """The first of its agents' rows. Errors: ValueError: they were never together."""

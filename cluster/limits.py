@@ -99,3 +99,17 @@ def _number(path: str) -> int | None:
 
 def _finite(limit: int) -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
+
+
+def busy_core_s() -> float | None:
+    """How long the cores that this process may use have been busy, whatever with, summed, since the machine started.
+
+    Of /proc/stat: user, nice, system, irq and softirq. None where the kernel does not say.
+    """
+    cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    try:
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    except OSError:
+        return None
+    ticks = [int(row[at]) for row in rows if row and row[0] in cores for at in (1, 2, 3, 6, 7)]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None

@@ -71,11 +71,14 @@ class Node:
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, temporary: str, strategies: Iterable[str] = ()) -> Iterator[list[Node]]:
+def ray_session(
+    address: str | None, temporary: str, strategies: Iterable[str] = (), reserve: bool = True
+) -> Iterator[list[Node]]:
     """Connect to a cluster, or start one for this run alone when no address is given; its living nodes, reserved.
 
     Args: temporary: a short path for what a cluster of our own leaves; whoever made it removes it; strategies: that
-    agents will import, as "module:Class", for a cluster whose nodes have not our code.
+    agents will import, as "module:Class", for a cluster whose nodes have not our code; reserve: hold what is free of a
+    cluster's nodes; not so for whoever asks for a part of it at a time.
     Raises: ConfigurationError: there is no cluster at the address, or nothing of it is free.
     """
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -96,7 +99,7 @@ def ray_session(address: str | None, temporary: str, strategies: Iterable[str] =
         try:
             # Ray prints of a worker that died on standard output, whatever it is told; there belongs the result alone.
             with before_agents(), contextlib.redirect_stdout(sys.stderr):
-                if address is None:
+                if address is None or not reserve:
                     yield [_on(node) for node in _living()]
                 else:
                     with _reserved(_surveyed(address), address) as nodes:

@@ -18,7 +18,8 @@ MODULES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob(
 # waits on deadlines of its own. Neither measures anything.
 OWN_CLOCK = {"exchange/clock.py", "cluster/sweeper.py", "cluster/zygote.py", "cluster/zygote_client.py"}
 OWNERS = {
-    "ray": {"cluster/placement.py"},
+    "ray": {"cluster/placement.py", "cluster/trials.py"},
+    "duckdb": {"aar_swarm/sweeps/sql.py"},
     "prometheus_client": {"exchange/metrics.py"},
     "numba": {"exchange/jit.py", "exchange/bits.py", "exchange/libzmq.py"},
     "llvmlite": {"exchange/bits.py", "exchange/libzmq.py"},

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import aar_swarm
+from aar_swarm.analysis.load import load
 from aar_swarm.analysis.losses import losers_table
 from aar_swarm.analysis.measures import NotConserved, Session, check_conservation, own_measures
 from aar_swarm.analysis.price import liquidity_table
@@ -318,3 +319,16 @@ def test_every_measure_is_documented():
     summary, _ = measured(played(*EXIT)[0], rows())
     keys = {key for key in summary if "_ns_" not in key}
     assert [key for key in sorted(keys) if key not in text] == []
+
+
+def test_orders_a_second_overall_and_at_the_peak():
+    """Open from 1 to 100 ms; four orders at 2 ms, one at 12, one at 17: a window of 10 ms ends before its end."""
+    assert load(played(*EXIT)[0]) == {"orders_per_s": round(6 / 0.099, 1), "orders_per_s_peak": 400}
+    assert load(played()[0])["orders_per_s_peak"] == 400
+
+
+def test_how_soon_a_twentieth_and_all_but_a_twentieth_left():
+    orders = [order(1 + at % 2, 1 + at // 2, Side.SELL, 995, 1, 20 + at, rule=7) for at in range(2)]
+    found, _ = measured(played(EXIT[0], *orders, EXIT[3])[0], rows())
+    names = ("stampede_first_ms", "stampede_p5_ms", "stampede_p95_ms", "stampede_last_ms")
+    assert [found[name] for name in names] == [10, 10, 11, 11]

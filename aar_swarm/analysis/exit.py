@@ -24,17 +24,22 @@ LEAVING = (Rule.EXIT, Rule.EXIT_OVERDUE, Rule.LEAVE_EARLY, Rule.ANSWER_MARGIN_CA
 _QUARTERS = 4
 
 
+_WITHIN = {"stampede_p5_ms": 0.05, "stampede_p95_ms": 0.95}
+
+
 def stampede(session: Session) -> dict[str, Any]:
     """agents_exiting: how many sent an order to leave (rules EXIT, EXIT_OVERDUE, LEAVE_EARLY, ANSWER_MARGIN_CALL), and
-    stampede_first_ms, stampede_last_ms: signal → the first and the last of their first such orders arrived."""
+    stampede_first_ms, stampede_p5_ms, stampede_p95_ms, stampede_last_ms: signal → the first, a twentieth, all but a
+    twentieth and the last of their first such orders arrived."""
     exits = session.commands[np.isin(session.commands["rule"], LEAVING)]
     if not len(exits) or session.signal_ns is None:
-        return {"agents_exiting": 0, "stampede_first_ms": None, "stampede_last_ms": None}
+        return {"agents_exiting": 0, **dict.fromkeys(("stampede_first_ms", *_WITHIN, "stampede_last_ms"))}
     _, first = np.unique(exits["account"], return_index=True)
     arrivals = session.since_signal_ms(exits["received_ns"][first])
     return {
         "agents_exiting": len(first),
         "stampede_first_ms": round(float(arrivals.min()), 3),
+        **{name: round(float(np.quantile(arrivals, q, method="nearest")), 3) for name, q in _WITHIN.items()},
         "stampede_last_ms": round(float(arrivals.max()), 3),
     }
 

@@ -14,6 +14,7 @@ import polars as pl
 from aar_swarm.analysis.admission import admission
 from aar_swarm.analysis.exit import early_price, exit_costs, stampede
 from aar_swarm.analysis.ledger import NotConserved, check_conservation
+from aar_swarm.analysis.load import load
 from aar_swarm.analysis.losses import loss_table, loss_totals
 from aar_swarm.analysis.money import bad_debt, liquidations, stablecoin
 from aar_swarm.analysis.price import depth_fall, price_fall, window_extremes
@@ -45,6 +46,7 @@ def measure(
         "halted": bool((kinds == EventKind.INSTRUMENT_HALTED).any()),
         **price_fall(session),
         **depth_fall(session),
+        **load(session),
         **stampede(session),
         **window_extremes(session),
         **trip(session, rows, timings),
