@@ -54,7 +54,7 @@ class Run:
     decisions = cached_property(lambda self: self._table(DECISIONS))
     """Every participant's command with its rule, its cause and its times."""
     latency = cached_property(lambda self: self._table(LATENCY))
-    """decision_ns, transit_ns, match_ns and venue_ns of every participant's command."""
+    """decision_ns, transit_ns, hold_ns, match_ns and venue_ns of every participant's command."""
     book = cached_property(lambda self: self._table(BOOK))
     """The top of the main book and the depth within 1 % of the mid, after every command."""
     coin_book = cached_property(lambda self: self._table(COIN_BOOK))

@@ -301,6 +301,7 @@ class _Run:
             "engine": self.scenario.engine_config(self.agents, validated).model_dump(),
             "port": self.port,
             "loop": self.scenario.loop_config().model_dump(),
+            "sequencing": self.scenario.sequencing.config().model_dump(),
             "max_sessions": self.agents,
             "max_timings": _MAX_TIMINGS,
         }

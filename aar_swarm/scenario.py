@@ -30,6 +30,7 @@ from aar_swarm.scenario_tables import (
     Margin,
     MarketData,
     News,
+    Sequencing,
     Signal,
     Stablecoin,
     Supervisor,
@@ -55,9 +56,10 @@ _TABLES: dict[str, type[Config]] = {
     "vendors": Vendors,
     "supervisor": Supervisor,
     "admission": Admission,
+    "sequencing": Sequencing,
 }
 _TOP_KEYS = ("duration_s", "revalue_interval_ms", "explanations")
-_ALWAYS = ("admission",)
+_ALWAYS = ("admission", "sequencing")
 """Tables that a file may leave out and a setting may begin."""
 _GROUP_KEYS = tuple(key for key in Group.model_fields if key != "params")
 _FULL_BPS = 10_000
@@ -86,6 +88,7 @@ class Scenario(Config):
     vendors: Vendors | None = None
     supervisor: Supervisor | None = None
     admission: Admission = Admission()
+    sequencing: Sequencing = Sequencing()
     explanations: Literal["off", "carried", "required"] = "carried"
     """Whether orders carry the inputs of their decisions, and whether the venue refuses those that do not."""
     breaker: Breaker | None
@@ -432,6 +435,7 @@ def _check_facilities(scenario: Scenario) -> None:
         ("scenario", lambda: scenario.engine_config(scenario.default_agents)),
         ("supervisor", scenario.supervisor.config if scenario.supervisor else None),
         ("admission", scenario.admission.config),
+        ("sequencing", scenario.sequencing.config),
     ):
         with _told(where):
             if build is not None:

@@ -21,6 +21,7 @@ from exchange.config import (
     StablecoinConfig,
     SupervisionConfig,
 )
+from exchange.sequencing import SequencingConfig
 from exchange.types import MAX_CASH, MAX_VENDORS
 
 MAX_AGENTS = 100_000
@@ -219,6 +220,23 @@ class Supervisor(Config):
         for name in ("window", "average", "reaction"):
             settings[f"{name}_ns"] = round(settings.pop(f"{name}_ms") * MS)
         return SupervisionConfig.model_validate(settings)
+
+
+class Sequencing(Config):
+    """SequencingConfig of the exchange, times in ms; nothing set: in the order of arrival, at once."""
+
+    speed_bump_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    speed_bump_on: Literal["all", "takers"] = "all"
+    hold_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+
+    def config(self, link_delays_ns: Sequence[int] = ()) -> SequencingConfig:
+        """link_delays_ns: of each account, which hold-and-release takes into account."""
+        return SequencingConfig(
+            speed_bump_ns=round(self.speed_bump_ms * MS),
+            speed_bump_on=self.speed_bump_on,
+            hold_ns=round(self.hold_ms * MS),
+            link_delays_ns=tuple(link_delays_ns) if self.hold_ms else (),
+        )
 
 
 class Admission(Config):

@@ -100,6 +100,20 @@ def put_array(frame, values, count):
 
 
 @helper
+def get_account(frame):
+    """The account that a frame of a multiplexed connection names (wire.account_frame)."""
+    return int(frame[0]) | int(frame[1]) << 8 | int(frame[2]) << 16 | int(frame[3]) << 24
+
+
+@helper
+def put_account(frame, account):
+    frame[0] = account & 0xFF
+    frame[1] = (account >> 8) & 0xFF
+    frame[2] = (account >> 16) & 0xFF
+    frame[3] = (account >> 24) & 0xFF
+
+
+@helper
 def connection_of(address, size):
     """The number of a connection that the ROUTER named itself (a zero byte, then 32 bits), or −1 for any other."""
     if size != CONNECTION_ID_BYTES or address[0] != 0:

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exchange import codec, libzmq, outbound, wire
+from exchange import codec, libzmq, outbound, sequencing, wire
 from exchange.bits import highest_below
 from exchange.config import MIN_PHASE_NS, Config
 from exchange.engine import MAX_FLAGS, apply_commands, events_bound
 from exchange.jit import helper, kernel, routine
 from exchange.journal import seal
 from exchange.replay import digest_events
+from exchange.sequencing import Hold, SequencingConfig, new_hold
 from exchange.state import Array, State
 from exchange.types import COMMAND, EVENT, NEVER, NOBODY, CommandKind, EventKind, Reason, _record
 
@@ -74,11 +75,15 @@ _CONTROL_FIELDS, _VERSION, _MAX_BYTES = wire.CONTROL_FIELDS, wire.PROTOCOL_VERSI
 _NEVER = int(NEVER)
 _CLOSED = -2
 """In Loop.descriptors: the connection that had this file descriptor has ended, and no other has it yet."""
+_TRUNK = -2
+"""In a connection's account: many have their sessions over it, each naming itself in a frame of its own."""
 _SECOND = 1_000_000_000
 
 LOOP = _record(
     "sequence",
-    "last_ns",  # the latest received_ns; the venue's clock never goes back behind it
+    "last_ns",  # the latest stamp; the venue's clock never goes back behind it
+    "sequenced_ns",  # the latest received_ns: behind the latest stamp where messages are held
+    "channel",  # of the message at hand: the account that its own frame names; NOBODY: it has none
     "clock_offset_ns",  # venue time − CLOCK_MONOTONIC: not 0 only after a restart on a machine whose clock began anew
     "check",  # of the last journaled record
     "digest",  # over all events
@@ -115,16 +120,17 @@ LOOP = _record(
     "stop",
 )
 
-TIMING = _record("matched_ns", "noticed_ns", "acknowledged_ns")
-"""Of the command with the sequence number row + 1: applied; its notices, then its reports handed to the sockets."""
+TIMING = _record("arrived_ns", "matched_ns", "noticed_ns", "acknowledged_ns")
+"""Of the command with the sequence number row + 1: arrived (and sequenced then, if nothing is held); applied; its
+notices, then its reports handed to the sockets."""
 
-CONNECTION = _record("number", "account", "descriptor", "lost")
-"""A session's connection, by its number modulo the table's length; account NOBODY: none. lost 1: a report did not
-go; 2: the session was ended for that, and it does not know yet."""
+CONNECTION = _record("number", "account", "sessions", "descriptor", "lost")
+"""A connection with sessions, by its number modulo the table's length; account NOBODY: none, _TRUNK: of several. lost
+1: a report did not go; 2: its sessions were ended for that, and it does not know yet."""
 
-SESSION = _record("connection", "row", "heard_sequence", "heard_reports", "rate_ns")
-"""An account's: the number of its connection, NOBODY if it has none, and that connection's row; what it said that it
-has heard; its message rate."""
+SESSION = _record("connection", "row", "channel", "heard_sequence", "heard_reports", "rate_ns")
+"""An account's: the number of its connection, NOBODY if it has none, and that connection's row; its own number if it
+shares it, else NOBODY; what it said that it has heard; its message rate."""
 
 TRADE = _record("number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
 
@@ -154,6 +160,7 @@ class Loop(NamedTuple):
     status: Array  # LOOP[1]
     commands: Array  # COMMAND[BATCH + 1]: the last message may be two
     words: Array  # the same memory as int64[BATCH + 1, 16]
+    arrived: Array  # int64[BATCH + 1]: when each of them came
     events: Array  # EVENT[m]
     event_words: Array  # the same memory as int64[m, 17]
     recent: Array  # EVENT[RECENT_REPORTS]: a ring
@@ -181,6 +188,7 @@ class Loop(NamedTuple):
     option: Array  # int64[2]
     poll: Array  # int64[6]: three zmq_pollitem_t
     intervals: Array  # int64[3]: market data, slow market data, heartbeat
+    hold: Hold
 
 
 @kernel
@@ -188,7 +196,9 @@ def _begin_message(message):
     libzmq.zmq_msg_init(message.ctypes.data)
 
 
-def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: int) -> Loop:
+def new_loop(
+    state: State, config: LoopConfig, max_sessions: int, max_timings: int, rules: SequencingConfig | None = None
+) -> Loop:
     events = np.zeros(events_bound(state) + 4 * BATCH, EVENT)
     commands = np.zeros(BATCH + 1, COMMAND)
     connections = 1 << (4 * max_sessions - 1).bit_length()
@@ -196,6 +206,7 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
         status=np.zeros(1, LOOP),
         commands=commands,
         words=commands.view(np.int64).reshape(BATCH + 1, -1),
+        arrived=np.zeros(BATCH + 1, np.int64),
         events=events,
         event_words=events.view(np.int64).reshape(len(events), -1),
         recent=np.zeros(RECENT_REPORTS, EVENT),
@@ -228,17 +239,20 @@ def new_loop(state: State, config: LoopConfig, max_sessions: int, max_timings: i
             [config.market_data_interval_ns, config.slow_market_data_interval_ns, config.heartbeat_interval_ns],
             np.int64,
         ),
+        hold=new_hold(rules or SequencingConfig(), len(state.accounts), COMMAND.itemsize // 8),
     )
     loop.status["max_sessions"] = max_sessions
+    loop.status["channel"] = NOBODY
     loop.connections["account"] = NOBODY
     loop.sessions["connection"] = NOBODY
     _begin_message(loop.message)
     return loop
 
 
-def journal_slack(state: State, max_sessions: int) -> int:
-    """Records that one turn of the loop may journal: a batch of two each, every timer, the end of every session."""
-    return 3 * BATCH + len(state.instruments) + max_sessions
+def journal_slack(instruments: int, max_sessions: int, held: int) -> int:
+    """Records that one turn of the loop may journal: a batch of two each, and what was held at once; every timer; the
+    end of every session."""
+    return 3 * BATCH + 2 * held + instruments + max_sessions
 
 
 # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,11 +260,13 @@ def journal_slack(state: State, max_sessions: int) -> int:
 
 @helper
 def _receive(loop, socket):
-    """Take one message: its routing id into loop.peer, its payload into loop.frame.
+    """Take one message: its routing id into loop.peer, the account that a frame before its payload names into the
+    channel, its payload into loop.frame.
 
-    Returns: (size of the routing id, size of the payload); −1, −1 if nothing waits. A message of more than two frames,
-    or without a payload, is drained and has the payload size −1.
+    Returns: (size of the routing id, size of the payload); −1, −1 if nothing waits. A message of any other form is
+    drained and has the payload size −1.
     """
+    loop.status[0]["channel"] = NOBODY
     peer_size = libzmq.zmq_recv(socket, loop.peer.ctypes.data, loop.peer.shape[0], libzmq.DONTWAIT)
     if peer_size < 0:
         return -1, -1
@@ -258,6 +274,10 @@ def _receive(loop, socket):
     size = libzmq.zmq_msg_recv(message, socket, libzmq.DONTWAIT)  # frames of one message arrive together
     if size < 0:
         return peer_size, -1
+    if libzmq.zmq_msg_more(message) != 0 and size == wire.ACCOUNT_BYTES:
+        libzmq.memcpy(loop.frame.ctypes.data, libzmq.zmq_msg_data(message), size)
+        loop.status[0]["channel"] = codec.get_account(loop.frame)
+        size = libzmq.zmq_msg_recv(message, socket, libzmq.DONTWAIT)
     if libzmq.zmq_msg_more(message) != 0:
         while libzmq.zmq_msg_more(message) != 0:
             libzmq.zmq_msg_recv(message, socket, libzmq.DONTWAIT)
@@ -289,7 +309,7 @@ def _refuse(loop, socket, peer_size, reason, order_id):
     values[2] = status["last_ns"]
     values[3] = reason
     values[4] = order_id
-    outbound.send(loop, socket, loop.peer, peer_size, 5)
+    outbound.send(loop, socket, loop.peer, peer_size, status["channel"], 5)
 
 
 @routine
@@ -306,8 +326,8 @@ def _has_key_of(loop, account):
 
 
 @helper
-def _session_of(loop, connection):
-    """The row of a connection's session, or −1 if it has none."""
+def _row_of(loop, connection):
+    """The row of a connection with sessions, or −1 if it has none."""
     found = -1
     if connection >= 0:
         for probe in range(_PROBES):
@@ -320,13 +340,30 @@ def _session_of(loop, connection):
 
 @helper
 def _free_row(loop, connection):
-    """A row for a connection's session, or −1 if there is none near its place."""
+    """A row for a connection, or −1 if there is none near its place."""
     found = -1
     for probe in range(_PROBES):
         row = (connection + probe) & (loop.connections.shape[0] - 1)
         if loop.connections[row]["account"] == NOBODY and loop.connections[row]["lost"] == 0:
             found = row
             break
+    return found
+
+
+@helper
+def _account_of(loop, connection):
+    """Whose session it is that the message at hand came over, or −1 if it has none."""
+    channel = loop.status[0]["channel"]
+    found = -1
+    if channel != NOBODY:
+        if channel < loop.sessions.shape[0]:
+            session = loop.sessions[channel]
+            if connection >= 0 and session["connection"] == connection and session["channel"] == channel:
+                found = channel
+    else:
+        row = _row_of(loop, connection)
+        if row >= 0:
+            found = max(loop.connections[row]["account"], -1)
     return found
 
 
@@ -408,12 +445,15 @@ def _decode_explanation(loop, at, account):
 
 
 @helper
-def _sequence(loop, at, now):
+def _sequence(loop, at, now, arrived):
+    """Give the batch's command number `at` its place: now is when it counts as received, for everyone."""
     status = loop.status[0]
     status["sequence"] += 1
+    status["sequenced_ns"] = now
     command = loop.commands[at]
     command["sequence"] = status["sequence"]
     command["received_ns"] = now
+    loop.arrived[at] = arrived
 
 
 @routine
@@ -470,8 +510,9 @@ def _close_killed(loop, state, sockets):
             values[3] = _IS_KILLED
             values[4] = 0
             codec.put_connection(loop.address, connection)
-            outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, 5)
-            _unbind(loop, loop.sessions[account]["row"])
+            channel = loop.sessions[account]["channel"]
+            outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, channel, 5)
+            _unbind(loop, account)
 
 
 @routine
@@ -522,6 +563,7 @@ def _commit(loop, state, sockets, count):
             loop.latencies[min(max(bucket, 0), LATENCY_BUCKETS - 1)] += 1
             row = status["timings"]
             if row < loop.timings.shape[0]:
+                loop.timings[row]["arrived_ns"] = loop.arrived[at]
                 loop.timings[row]["matched_ns"] = matched
                 loop.timings[row]["noticed_ns"] = noticed
                 loop.timings[row]["acknowledged_ns"] = acknowledged
@@ -538,7 +580,7 @@ def _commit_own(loop, state, sockets, kind, account, instrument, amount, now):
     command["account"] = account
     command["instrument"] = instrument
     command["quantity_lots"] = amount
-    _sequence(loop, 0, now)
+    _sequence(loop, 0, now, now)
     return _commit(loop, state, sockets, 1)
 
 
@@ -569,23 +611,37 @@ def _commit_timely(loop, state, sockets, kind, account, instrument, amount):
 
 
 @routine
-def _unbind(loop, row):
-    """Part a connection from its account; returns the account."""
-    connection = loop.connections[row]
-    account = connection["account"]
-    connection["account"] = NOBODY
-    connection["lost"] = 0
-    loop.sessions[account]["connection"] = NOBODY
-    loop.descriptors[connection["descriptor"]] = NOBODY
+def _unbind(loop, account):
+    """Part an account from its connection, which has a row as long as it has sessions."""
+    session = loop.sessions[account]
+    connection = loop.connections[session["row"]]
+    session["connection"] = NOBODY
+    connection["sessions"] -= 1
+    if connection["sessions"] == 0:
+        connection["account"] = NOBODY
+        connection["lost"] = 0
+        loop.descriptors[connection["descriptor"]] = NOBODY
     loop.status[0]["sessions"] -= 1
-    return account
 
 
 @helper
-def _end_session(loop, state, sockets, row):
+def _end_session(loop, state, sockets, account):
     """Returns −1 if the journal failed."""
-    account = _unbind(loop, row)
+    _unbind(loop, account)
     return _commit_timely(loop, state, sockets, _LOG_OFF_COMMAND, account, NOBODY, 0)
+
+
+@routine
+def _end_sessions(loop, state, sockets, row):
+    """End all sessions of a connection. Returns −1 if the journal failed."""
+    number = loop.connections[row]["number"]
+    only = loop.connections[row]["account"]
+    first = 0 if only == _TRUNK else only
+    end = loop.sessions.shape[0] if only == _TRUNK else only + 1
+    for account in range(first, end):
+        if loop.sessions[account]["connection"] == number and _end_session(loop, state, sockets, account) < 0:
+            return -1
+    return 0
 
 
 @helper
@@ -596,7 +652,7 @@ def _end_lost_sessions(loop, state, sockets):
     status["lost"] = 0
     for row in range(loop.connections.shape[0]):
         if loop.connections[row]["lost"] == 1:
-            if _end_session(loop, state, sockets, row) < 0:
+            if _end_sessions(loop, state, sockets, row) < 0:
                 return -1
             loop.connections[row]["lost"] = 2
             status["untold"] += 1
@@ -618,7 +674,8 @@ def _tell_lost(loop, sockets, now):
             values[3] = _NOT_LOGGED_ON
             values[4] = 0
             codec.put_connection(loop.address, loop.connections[row]["number"])
-            sent = outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, 5)
+            # To several sessions at once it is said without the frame that would name one of them.
+            sent = outbound.send(loop, sockets.orders, loop.address, codec.CONNECTION_ID_BYTES, NOBODY, 5)
             if sent or libzmq.zmq_errno() == libzmq.EHOSTUNREACH:
                 loop.connections[row]["lost"] = 0
                 status["untold"] -= 1
@@ -641,8 +698,8 @@ def _watch_connections(loop, state, sockets):
         event = loop.option[0] & 0xFFFF
         descriptor = (loop.option[0] >> 16) & 0xFFFFFFFF
         if (event == libzmq.EVENT_DISCONNECTED or event == libzmq.EVENT_ACCEPTED) and descriptor < MAX_DESCRIPTORS:
-            row = _session_of(loop, loop.descriptors[descriptor])
-            if row >= 0 and _end_session(loop, state, sockets, row) < 0:
+            row = _row_of(loop, loop.descriptors[descriptor])
+            if row >= 0 and _end_sessions(loop, state, sockets, row) < 0:
                 return -1
             loop.descriptors[descriptor] = _CLOSED if event == libzmq.EVENT_DISCONNECTED else NOBODY
         elif event & libzmq.EVENTS_HANDSHAKE_FAILED != 0:
@@ -672,26 +729,38 @@ def _log_on(loop, state, sockets, peer_size, now):
     heard_sequence = values[4]
     heard_reports = values[5]
     vendor, model, version = values[7], values[8], values[9]
+    channel = status["channel"]
     connection = codec.connection_of(loop.peer, peer_size)
-    bound = _session_of(loop, connection)
-    row = bound if bound >= 0 else _free_row(loop, connection)
+    row = _row_of(loop, connection)
+    known = account >= 0 and account < state.counters[0]["participants"]
+    is_bound = known and connection >= 0 and loop.sessions[account]["connection"] == connection
+    owner = _TRUNK if channel != NOBODY else account
+    in_use = row >= 0 and loop.connections[row]["account"] != owner
+    in_use = in_use or (known and not is_bound and loop.sessions[account]["connection"] != NOBODY)
+    if row < 0:
+        row = _free_row(loop, connection)
     descriptor = libzmq.zmq_msg_get(loop.message.ctypes.data, libzmq.SOURCE_DESCRIPTOR)
     reason = _OK
     if values[1] != _VERSION:
         reason = _UNKNOWN_VERSION
-    elif account < 0 or account >= state.counters[0]["participants"]:
+    elif not known:
         reason = _UNKNOWN_ACCOUNT
-    elif connection < 0 or descriptor < 0 or descriptor >= MAX_DESCRIPTORS or flags < 0 or flags > MAX_FLAGS:
+    elif (
+        (channel != NOBODY and channel != account)
+        or connection < 0
+        or descriptor < 0
+        or descriptor >= MAX_DESCRIPTORS
+        or flags < 0
+        or flags > MAX_FLAGS
+    ):
         reason = _MALFORMED
     elif loop.descriptors[descriptor] == _CLOSED:
         reason = _NOT_LOGGED_ON  # its connection has ended since, so nobody hears this
     elif status["with_keys"] != 0 and not _has_key_of(loop, account):
         reason = _WRONG_KEY
-    elif (bound >= 0 and loop.connections[row]["account"] != account) or (
-        bound < 0 and loop.sessions[account]["connection"] != NOBODY
-    ):
+    elif in_use:
         reason = _SESSION_IN_USE
-    elif bound < 0 and (status["sessions"] >= status["max_sessions"] or row < 0):
+    elif not is_bound and (status["sessions"] >= status["max_sessions"] or row < 0):
         reason = _TOO_MANY_SESSIONS
     elif state.accounts[account]["killed"] != 0:
         reason = _IS_KILLED
@@ -700,17 +769,19 @@ def _log_on(loop, state, sockets, peer_size, now):
     if reason != _OK:
         _refuse(loop, sockets.orders, peer_size, reason, 0)
         return 0
-    if bound < 0:
+    if not is_bound:
         loop.connections[row]["number"] = connection
-        loop.connections[row]["account"] = account
+        loop.connections[row]["account"] = owner
+        loop.connections[row]["sessions"] += 1
         loop.connections[row]["descriptor"] = descriptor
         loop.descriptors[descriptor] = connection
         loop.sessions[account]["connection"] = connection
         loop.sessions[account]["row"] = row
+        loop.sessions[account]["channel"] = channel
         status["sessions"] += 1
         status["logons"] += 1
     # Only a new connection can have missed anything; telling it all again on demand would be a way to flood.
-    loop.sessions[account]["heard_sequence"] = heard_sequence if bound < 0 else 0
+    loop.sessions[account]["heard_sequence"] = 0 if is_bound else heard_sequence
     loop.sessions[account]["heard_reports"] = heard_reports
     # Its connection may have ended, and another one have its descriptor. A poll makes libzmq see that, so that the
     # answer cannot be sent; then the session is a lost one.
@@ -726,11 +797,11 @@ def _log_on(loop, state, sockets, peer_size, now):
     command["target_order_id"] = vendor
     command["order_type"] = model
     command["price_ticks"] = version
-    _sequence(loop, 0, now)
+    _sequence(loop, 0, now, now)
     reason = _commit(loop, state, sockets, 1)
     if reason > 0:  # not admitted: a session that stands already stands on as it was
-        if bound < 0:
-            _unbind(loop, row)
+        if not is_bound:
+            _unbind(loop, account)
         _refuse(loop, sockets.orders, peer_size, reason, 0)
         reason = 0
     return reason
@@ -743,7 +814,7 @@ def _answer_request(loop, state, sockets, peer_size, kind, instrument, first, no
         _refuse(loop, sockets.orders, peer_size, _UNKNOWN_INSTRUMENT, 0)
     elif kind == _DEPTH_REQUEST:
         count = outbound.fill_depth(loop, state, instrument, now)
-        outbound.send(loop, sockets.orders, loop.peer, peer_size, count)
+        outbound.send(loop, sockets.orders, loop.peer, peer_size, loop.status[0]["channel"], count)
     else:
         outbound.send_trades(loop, sockets, peer_size, instrument, first)
 
@@ -782,21 +853,23 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
         loop.values[8] = model
         loop.values[9] = model_version
         return min(_log_on(loop, state, sockets, peer_size, stamped), 0)
-    row = _session_of(loop, codec.connection_of(loop.peer, peer_size))
+    connection = codec.connection_of(loop.peer, peer_size)
+    account = _account_of(loop, connection)
     if (fields == _DEPTH_REQUEST_FIELDS and kind == _DEPTH_REQUEST) or (
-        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST and row >= 0
+        fields == _TRADES_REQUEST_FIELDS and kind == _TRADES_REQUEST and account >= 0
     ):
         # The answer has the sequence of what came before it, so that must be in the book.
         instrument, first = loop.values[1], loop.values[2]
         if count > 0 and _commit(loop, state, sockets, count) < 0:
             return -1
-        if row >= 0 and _too_fast(loop, loop.connections[row]["account"], now):
+        if account >= 0 and _too_fast(loop, account, now):
             _refuse(loop, sockets.orders, peer_size, _TOO_FAST, 0)
             return 0
         _answer_request(loop, state, sockets, peer_size, kind, instrument, first, now)
         return 0
     reason = _OK
     order_id = 0
+    commands = 2 if fields == _EXPLAINED_FIELDS else 1
     if size > _MAX_BYTES:
         reason = _OVERSIZED
     elif fields < 1:
@@ -806,33 +879,69 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             order_id = loop.values[1]
         if kind == _LOG_ON:
             reason = _UNKNOWN_VERSION  # of another length
-        elif row < 0:
+        elif account < 0:
             reason = _NOT_LOGGED_ON
-        elif loop.status[0]["with_keys"] != 0 and not _has_key_of(loop, loop.connections[row]["account"]):
+        elif loop.status[0]["with_keys"] != 0 and not _has_key_of(loop, account):
             reason = _WRONG_KEY
-        elif _too_fast(loop, loop.connections[row]["account"], now):
+        elif _too_fast(loop, account, now) or not sequencing.has_room(loop.hold):
             reason = _TOO_FAST
         elif fields == _LOG_OFF_FIELDS and kind == _LOG_OFF:
             if count > 0 and _commit(loop, state, sockets, count) < 0:
                 return -1
-            return min(_end_session(loop, state, sockets, row), 0)
+            return min(_end_session(loop, state, sockets, account), 0)
         else:
-            at = count
-            if fields == _EXPLAINED_FIELDS:
-                _decode_explanation(loop, count, loop.connections[row]["account"])
-                at = count + 1
-            if not _decode(loop, at, loop.connections[row]["account"], fields):
+            if commands == 2:
+                _decode_explanation(loop, count, account)
+            if not _decode(loop, count + commands - 1, account, fields):
                 reason = _MALFORMED
     if reason != _OK:
         if count > 0 and _commit(loop, state, sockets, count) < 0:  # what came before it is answered before it
             return -1
         _refuse(loop, sockets.orders, peer_size, reason, order_id)
         return 0
-    if fields == _EXPLAINED_FIELDS:
-        _sequence(loop, count, now)
-        count += 1
-    _sequence(loop, count, now)
-    return count + 1
+    if loop.hold.rules[0]["armed"] != 0:
+        release = sequencing.release_time(loop.hold, loop.commands[count + commands - 1], now)
+        if release > now:
+            sequencing.keep(loop.hold, loop.words, count, commands, account, connection, now, release)
+            return count
+    for at in range(count, count + commands):
+        _sequence(loop, at, now, now)
+    return count + commands
+
+
+@helper
+def _release_due(loop, state, sockets, now, longest):
+    """Sequence what was held until now, in the order in which it is due. Returns −1 if the journal failed."""
+    hold = loop.hold
+    count = 0
+    began = 0
+    while hold.rules[0]["next_ns"] <= now:
+        slot = sequencing.take_first(hold)
+        held = hold.slots[slot]
+        account = held["account"]
+        if loop.sessions[account]["connection"] != held["connection"]:  # it ended while its message was held
+            loop.status[0]["refused"] += 1
+            loop.reasons[_NOT_LOGGED_ON] += 1
+            continue
+        # Others may have come meanwhile, as its time was not looked at in between.
+        due = max(held["release_ns"], loop.status[0]["sequenced_ns"])
+        if count == 0:
+            began = due
+        if count >= longest or due >= state.counters[0]["next_timer_ns"] or due - began >= MIN_PHASE_NS:
+            if count > 0 and _commit(loop, state, sockets, count) < 0:
+                return -1
+            count = 0
+            began = due
+            if due >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, due) < 0:
+                return -1
+        for at in range(held["commands"]):
+            for word in range(loop.words.shape[1]):
+                loop.words[count, word] = hold.words[2 * slot + at, word]
+            _sequence(loop, count, due, held["arrived_ns"])
+            count += 1
+    if count > 0 and _commit(loop, state, sockets, count) < 0:
+        return -1
+    return 0
 
 
 @helper
@@ -848,6 +957,12 @@ def _serve_orders(loop, state, sockets, longest):
             break
         taken += 1
         now = _stamp(loop)
+        if now >= loop.hold.rules[0]["next_ns"]:  # what was held until before it comes before it
+            if count > 0 and _commit(loop, state, sockets, count) < 0:
+                return -1
+            count = 0
+            if _release_due(loop, state, sockets, now, longest) < 0:
+                return -1
         if count == 0:
             began = now
         if count >= longest or now >= state.counters[0]["next_timer_ns"] or now - began >= MIN_PHASE_NS:
@@ -893,7 +1008,7 @@ def _serve_control(loop, state, sockets):
     values[3] = status["sequence"]
     values[4] = status["sessions"]
     values[5] = status["refused"]
-    outbound.send(loop, sockets.control, loop.peer, peer_size, 6)
+    outbound.send(loop, sockets.control, loop.peer, peer_size, status["channel"], 6)
     return 1
 
 
@@ -936,6 +1051,8 @@ def serve(loop, state, sockets, until_ns, slack, longest):
         if clock >= until_ns:
             return SLICE_OVER
         now = _stamp(loop)
+        if now >= loop.hold.rules[0]["next_ns"] and _release_due(loop, state, sockets, now, longest) < 0:
+            return JOURNAL_FAILED
         if now >= state.counters[0]["next_timer_ns"] and _run_timers(loop, state, sockets, now) < 0:
             return JOURNAL_FAILED
         if now >= status["grace_ends_ns"] and _log_off_absent(loop, state, sockets, slack) < 0:
@@ -953,7 +1070,7 @@ def serve(loop, state, sockets, until_ns, slack, longest):
         outbound.publish_due(loop, state, sockets, now)
         if control == 0 and taken == 0:
             wait = min(until_ns - clock, status["published_ns"] + loop.intervals[0] - now)
-            wait = min(wait, state.counters[0]["next_timer_ns"] - now)
+            wait = min(wait, state.counters[0]["next_timer_ns"] - now, loop.hold.rules[0]["next_ns"] - now)
             if wait >= 1_000_000 or wait <= 0:
                 wait_ms = max(1, wait // 1_000_000)
             else:

@@ -30,15 +30,19 @@ _REPORT_FIELDS, _NOTICE_FIELDS = 12, 12
 _TAKER, _MAKER, _IN_AUCTION = 1, 2, 3
 _BY_AUCTION = int(Reason.AUCTION)
 _NEVER = int(NEVER)
-_CONNECTION_BYTES = codec.CONNECTION_ID_BYTES
+_CONNECTION_BYTES, _ACCOUNT_BYTES = codec.CONNECTION_ID_BYTES, wire.ACCOUNT_BYTES
 
 
 @helper
-def _send(loop, socket, address, address_size, count):
-    """Send the first `count` of loop.values to one connection. Returns whether it took it; if not, that is counted."""
-    size = codec.put_array(loop.out, loop.values, count)
+def _send(loop, socket, address, address_size, channel, count):
+    """Send the first `count` of loop.values to one connection, to one account of those that share it if channel is not
+    NOBODY. Returns whether it took it; if not, that is counted."""
     sent = libzmq.zmq_send(socket, address.ctypes.data, address_size, libzmq.DONTWAIT | libzmq.SNDMORE)
+    if sent >= 0 and channel != NOBODY:
+        codec.put_account(loop.out, channel)
+        sent = libzmq.zmq_send(socket, loop.out.ctypes.data, _ACCOUNT_BYTES, libzmq.DONTWAIT | libzmq.SNDMORE)
     if sent >= 0:
+        size = codec.put_array(loop.out, loop.values, count)
         sent = libzmq.zmq_send(socket, loop.out.ctypes.data, size, libzmq.DONTWAIT)
     if sent < 0:
         loop.status[0]["unsent"] += 1
@@ -48,9 +52,9 @@ def _send(loop, socket, address, address_size, count):
 
 
 @routine
-def send(loop, socket, address, address_size, count):
+def send(loop, socket, address, address_size, channel, count):
     """_send, compiled once for all who seldom call it."""
-    return _send(loop, socket, address, address_size, count)
+    return _send(loop, socket, address, address_size, channel, count)
 
 
 @helper
@@ -58,7 +62,7 @@ def _send_to_session(loop, sockets, account, count):
     """Send to an account's session; if it is gone, or too slow, it is marked as lost, and the loop ends it."""
     session = loop.sessions[account]
     codec.put_connection(loop.address, session["connection"])
-    if not _send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, count):
+    if not _send(loop, sockets.orders, loop.address, _CONNECTION_BYTES, session["channel"], count):
         loop.connections[session["row"]]["lost"] = 1
         loop.status[0]["lost"] = 1
 
@@ -288,7 +292,7 @@ def send_trades(loop, sockets, peer_size, instrument, first):
     last = min(latest, number + _MAX_TRADES_RESENT - 1)
     while number <= last:
         _fill_trade(loop, instrument, loop.trades[instrument][number & (loop.trades.shape[1] - 1)])
-        send(loop, sockets.orders, loop.peer, peer_size, 8)
+        send(loop, sockets.orders, loop.peer, peer_size, loop.status[0]["channel"], 8)
         number += 1
 
 

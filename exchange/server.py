@@ -46,6 +46,7 @@ from exchange.loop import (
     serve,
 )
 from exchange.replay import format_digest
+from exchange.sequencing import SequencingConfig
 from exchange.state import Array
 from exchange.types import MAX_CASH, MAX_QUANTITY_LOTS, NOBODY, CommandKind, EventKind, Phase, Reason
 from exchange.wire import MessageKind
@@ -87,7 +88,7 @@ class VenueConfig(Config):
     With keys, only operators may listen."""
     keys: VenueKeys | None = None
     """CURVE keys of the venue, its participants and operators; without, everyone on this machine may trade."""
-    max_sessions: Annotated[int, Field(ge=1, le=1 << 16)] = 1 << 13
+    max_sessions: Annotated[int, Field(ge=1, le=1 << 17)] = 1 << 13
     session_messages_per_s: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Messages of one session beyond this rate are refused before they are journaled; 0: no limit."""
     reconnect_grace_ns: Annotated[int, Field(ge=0, le=MAX_PHASE_NS)] = 10_000_000_000
@@ -106,6 +107,8 @@ class VenueConfig(Config):
     open_at_start: bool = False
     """Open the session when a journal is begun, rather than by an operator."""
     loop: LoopConfig = LoopConfig()
+    sequencing: SequencingConfig = SequencingConfig()
+    """Whether messages are held before they are sequenced: speed bumps, hold-and-release."""
     realtime: bool = True
     max_timings: Annotated[int, Field(ge=0, le=1 << 24)] = 0
     """How many commands' times are kept for timings.npy."""
@@ -124,13 +127,18 @@ class VenueConfig(Config):
             for length in (instrument.opening_auction_ns, breaker.halt_ns, breaker.reopening_auction_ns):
                 if 0 < length < MIN_PHASE_NS:
                     raise ValueError(f"a halt or an auction of {length} ns: give 0, or at least 1 ms ({MIN_PHASE_NS})")
-        if self.segment_records < 4 * self._slack:
-            raise ValueError(f"segment_records is {self.segment_records}: give at least {4 * self._slack}")
+        if len(self.sequencing.link_delays_ns) > self.engine.accounts:
+            raise ValueError(
+                f"sequencing.link_delays_ns has {len(self.sequencing.link_delays_ns)} delays for "
+                f"{self.engine.accounts} accounts: give one for each, or none"
+            )
+        if self.segment_records < 4 * self.slack:
+            raise ValueError(f"segment_records is {self.segment_records}: give at least {4 * self.slack}")
         return self
 
     @property
-    def _slack(self) -> int:
-        return 2 * BATCH + len(self.engine.instruments) + self.max_sessions
+    def slack(self) -> int:
+        return journal_slack(len(self.engine.instruments), self.max_sessions, self.sequencing.capacity)
 
     @property
     def control_address(self) -> str:
@@ -229,9 +237,9 @@ class Venue:
         self.commands_replayed = recovered.commands_replayed
         self.engine = recovered.engine
         fresh = recovered.next_sequence == 1
-        self.slack = journal_slack(self.engine.state, config.max_sessions)
+        self.slack = config.slack
         self.longest = 1 if any(row.batch_interval_ns for row in config.engine.instruments) else BATCH
-        self.loop = new_loop(self.engine.state, config.loop, config.max_sessions, config.max_timings)
+        self.loop = new_loop(self.engine.state, config.loop, config.max_sessions, config.max_timings, config.sequencing)
         self._take_up(recovered)
         # Compiles, and touches no socket.
         self.loop.status["journal_room"] = self.slack
@@ -526,6 +534,8 @@ class Venue:
             "handshakes_failed": int(status["handshakes_failed"]),
             "reports_unsent": int(status["unsent"]),
             "market_data_conflated": int(status["conflated"]),
+            "held": int(self.loop.hold.rules["held"][0]),
+            "held_late": int(self.loop.hold.rules["late"][0]),
             "journal_errno": int(status["journal_errno"]),
             "snapshots_failed": self.snapshotter.failed,
         }

@@ -16,6 +16,8 @@ from exchange.types import EXPLANATION, CommandKind, EventKind, SelfTrade
 PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 256
 """Of a message to the venue."""
+ACCOUNT_BYTES = 4
+"""Of the frame that names the account where several have their sessions over one connection."""
 DEPTH_LEVELS = 10
 
 
@@ -321,6 +323,17 @@ def explanation(inputs: Sequence[int]) -> Sequence[int]:
     if len(inputs) > len(EXPLANATION):
         raise ValueError(f"{len(inputs)} inputs: an explanation has room for {len(EXPLANATION)}")
     return (*inputs, *(0,) * (len(EXPLANATION) - len(inputs))) if inputs else ()
+
+
+def account_frame(account: int) -> bytes:
+    """What goes before a message over a connection that several accounts share, and before what the venue says to one
+    of them."""
+    return account.to_bytes(ACCOUNT_BYTES, "little")
+
+
+def account_in(frame: bytes) -> int:
+    """The inverse of account_frame."""
+    return int.from_bytes(frame, "little")
 
 
 def subscription(kind: int, instrument: int | None = None) -> bytes:

@@ -92,6 +92,7 @@ def board(plans: dict[int, tuple[int, int]], accounts: int, heard_ns: int = 0) -
 
 def timings_of(session: Session) -> np.ndarray:
     timings = np.zeros(len(session.commands), TIMING)
+    timings["arrived_ns"] = session.commands["received_ns"]
     timings["matched_ns"] = session.commands["received_ns"] + 5
     timings["acknowledged_ns"] = session.commands["received_ns"] + 9
     return timings

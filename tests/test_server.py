@@ -261,7 +261,7 @@ def test_many_segments_are_one_journal(tmp_path):
     with running_venue(tmp_path, segment_records=1 << 16, max_sessions=8, endowment=endowment) as venue:
         config = venue.config
         venue.stop()
-        venue.start(segment_records=4 * (512 + 2 + 8))
+        venue.start(segment_records=4 * (3 * 256 + 2 + 8))
         venue.open()
         trader = venue.session(0)
         count = 10_000

@@ -163,8 +163,9 @@ def liquidations_table(events: Array, groups: list[str], zero_ns: int) -> pl.Dat
 def latency_table(commands: Array, timings: Array) -> pl.DataFrame:
     """One row a participant's command: decision, transit and venue time apart, ns.
 
-    decision: heard → sent, by the agent's clock. transit: sent → received; venue: received → reports handed to the
-    sockets. Agent and venue share one clock on one host; across hosts transit carries the clocks' offset.
+    decision: heard → sent, by the agent's clock. transit: sent → arrived; hold: arrived → received (a speed bump, or
+    hold-and-release); venue: received → reports handed to the sockets. Agent and venue share one clock on one host;
+    across hosts transit carries the clocks' offset.
     """
     count = min(len(commands), len(timings))
     commands, timings = commands[:count], timings[:count]
@@ -176,7 +177,8 @@ def latency_table(commands: Array, timings: Array) -> pl.DataFrame:
             "account": commands["account"],
             "received_ns": commands["received_ns"],
             "decision_ns": commands["sent_ns"] - commands["heard_ns"],
-            "transit_ns": commands["received_ns"] - commands["sent_ns"],
+            "transit_ns": timings["arrived_ns"] - commands["sent_ns"],
+            "hold_ns": commands["received_ns"] - timings["arrived_ns"],
             "match_ns": timings["matched_ns"] - commands["received_ns"],
             "venue_ns": timings["acknowledged_ns"] - commands["received_ns"],
         }
