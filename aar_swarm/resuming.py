@@ -1,4 +1,4 @@
-"""What lets a study of many runs go on where it was interrupted: which of its runs are there, and whose directory it is.
+"""What lets a study of many runs go on where it was interrupted: which runs are there, and whose directory it is.
 
 A run counts as made when its manifest has the very settings that would be asked for now; nothing else is remembered.
 """

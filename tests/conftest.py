@@ -35,7 +35,7 @@ MACHINE = (
         "test_vendors",
         "test_machine_lock",
     ),
-    *("test_defences", "test_explained", "test_postmortem", "test_validation"),
+    *("test_defences", "test_designs", "test_explained", "test_postmortem", "test_validation"),
     *("test_notice_board", "test_guard", "test_host", "test_zygote"),
 )
 """Start Ray, dozens of processes, or what is sensitive to other load: one at a time, beside all others."""
@@ -50,7 +50,15 @@ NO_KERNELS = {
         "test_comparison",
     ),
     *("test_defi_agents", "test_execution", "test_flash_agents", "test_keys", "test_lobster", "test_oracle"),
-    *("test_report", "test_scenario", "test_statistics", "test_stylised", "test_theory", "test_vendor_fund"),
+    *(
+        "test_race_agents",
+        "test_report",
+        "test_scenario",
+        "test_statistics",
+        "test_stylised",
+        "test_theory",
+        "test_vendor_fund",
+    ),
     "test_lease",
     *(
         "test_client",
@@ -66,7 +74,15 @@ NO_KERNELS = {
 ONLY_THE_ENGINE = {
     *("test_breaker", "test_defi_measures", "test_engine_oracle", "test_engine_reference", "test_indicators"),
     *("test_journal", "test_measures", "test_money_measures", "test_money_vectors", "test_oracle_breaker"),
-    *("test_calm", "test_exports", "test_races", "test_oracle_admission", "test_oracle_money", "test_recovery"),
+    *(
+        "test_calm",
+        "test_exports",
+        "test_latency_race",
+        "test_races",
+        "test_oracle_admission",
+        "test_oracle_money",
+        "test_recovery",
+    ),
 }
 """All modules that are named nowhere here are taken to need a venue."""
 

@@ -43,15 +43,15 @@ _INVEST = Decision(
         own("shares", int, Fact.POSITION),
     ),
     lambda v: (
-        f"it drew {v.side_drawn:.3f} (below a half it buys) and {v.lots_drawn} lots, and pays up to {v.reach_bps:g} bps "
-        f"from a value of {v.value_ticks:.2f}"
+        f"it drew {v.side_drawn:.3f} (below a half it buys) and {v.lots_drawn} lots, and pays up to "
+        f"{v.reach_bps:g} bps from a value of {v.value_ticks:.2f}"
     ),
 )
 
 
 class Investor(Strategy):
-    """Decision rule: a Poisson process of IOC orders, either side alike, 1 … largest_lots lots, with a limit of reach_bps
-    beyond the public value that it knows; none in a halt. (Batches take no market orders.)"""
+    """Decision rule: a Poisson process of IOC orders, either side alike, 1 … largest_lots lots, with a limit of
+    reach_bps beyond the public value that it knows; none in a halt. (Batches take no market orders.)"""
 
     Params: ClassVar[type[Config]] = InvestorParams
     decisions: ClassVar[Mapping[int, Decision]] = {Rule.TRADE_AT_RANDOM: _INVEST}

@@ -54,7 +54,7 @@ class NewsMakerParams(Config):
 
 
 def quote_ticks(value_ticks: float, half_spread_bps: float, lean_bps: float, sign: int) -> int:
-    """Where a quote stands (sign 1: a bid, −1: an ask): never nearer to the value less the lean than its half-spread."""
+    """Where a quote stands (sign 1: a bid, −1: an ask): not nearer to the value less the lean than its half-spread."""
     centre = value_ticks * (1 - lean_bps / BPS)
     away = value_ticks * half_spread_bps / BPS
     return math.floor(centre - away) if sign > 0 else math.ceil(centre + away)
@@ -85,9 +85,10 @@ _QUOTE = Decision(
         private("quantity_lots"),
     ),
     lambda v: (
-        f"the asset was worth {v.value_ticks:.2f} by all news that it had heard, it asked for {v.half_spread_bps:.2f} bps "
-        f"on either side, leaned {v.lean_bps:+.2f} bps against an inventory of {v.inventory:+d} of at most "
-        f"{v.limit_lots}, and had no {'bid' if v.sign > 0 else 'offer'} there"
+        f"the asset was worth {v.value_ticks:.2f} by all news that it had heard, it asked for "
+        f"{v.half_spread_bps:.2f} bps on either side, leaned {v.lean_bps:+.2f} bps "
+        f"against an inventory of {v.inventory:+d} of at most {v.limit_lots}, and had no "
+        f"{'bid' if v.sign > 0 else 'offer'} there"
     ),
 )
 
@@ -95,14 +96,14 @@ _QUOTE = Decision(
 class NewsMaker(Strategy):
     """Decision rule.
 
-    One bid and one ask stand half_spread away from the public value, less a lean against its inventory. At news both are
-    stale: it withdraws what is not where it should be and quotes anew, POST_ONLY; what would cross another's stale
+    One bid and one ask stand half_spread away from the public value, less a lean against its inventory. At news both
+    are stale: it withdraws what is not where it should be and quotes anew, POST_ONLY; what would cross another's stale
     quote it tries again after retry_ms. Whoever is faster takes the stale quote: that is the race.
 
-    How wide it quotes it learns. `mark_ms` after each fill it looks at what that was worth: e = sign · (value − price) in bps of
-    the value, sign + if it bought, by the news of then. half_spread −= learning · e · lots / quantity_lots, so that it
-    settles where a fill is worth nothing on average: the zero-profit spread, at which what investors pay is what
-    snipers take (Budish, Cramton and Shim, QJE 130(4), 2015). Who had no fill for patience_ms undercuts: makers
+    How wide it quotes it learns. `mark_ms` after each fill it looks at what that was worth: e = sign · (value − price)
+    in bps of the value, sign + if it bought, by the news of then. half_spread −= learning · e · lots / quantity_lots,
+    so that it settles where a fill is worth nothing on average: the zero-profit spread, at which what investors pay is
+    what snipers take (Budish, Cramton and Shim, QJE 130(4), 2015). Who had no fill for patience_ms undercuts: makers
     compete. The rule knows nothing of the market's design.
     """
 

@@ -66,8 +66,8 @@ _DECISIONS: dict[int, Decision] = {
             private("limit_lots"),
         ),
         lambda v: (
-            f"news made the asset worth {v.value_ticks:.2f}, and it had last seen {v.bid_lots} bid at {v.bid_ticks} and "
-            f"{v.ask_lots} offered at {v.ask_ticks}: stale by more than its costs of {v.margin_bps:g} bps"
+            f"news made the asset worth {v.value_ticks:.2f}, and it had last seen {v.bid_lots} bid at {v.bid_ticks} "
+            f"and {v.ask_lots} offered at {v.ask_ticks}: stale by more than its costs of {v.margin_bps:g} bps"
         ),
     ),
     Rule.REDUCE_INVENTORY: Decision(
@@ -86,8 +86,8 @@ _DECISIONS: dict[int, Decision] = {
 class Sniper(Strategy):
     """Decision rule.
 
-    At each piece of news, once: if by the new value less its costs the best ask that it last saw is too low (or the best
-    bid too high), it sends an IOC for quantity_lots with exactly that limit. In a continuous market the first to
+    At each piece of news, once: if by the new value less its costs the best ask that it last saw is too low (or the
+    best bid too high), it sends an IOC for quantity_lots with exactly that limit. In a continuous market the first to
     arrive gets the stale quote at its old price. In a batch the same order is a bid in a sealed auction, in which the
     snipers compete in price and not in time: it is the most that the lots are worth to it there, too.
 

@@ -1,8 +1,8 @@
 """Designs of a market beside each other: which figures of a run are compared, from its races and its own measures.
 
 Two ways to tell what speed takes. The latency-arbitrage tax of race studies needs races, that is messages which are
-answered one by one; in batches nobody is first, and hardly anything is a race by that definition. What SNIPE orders gained by
-the public value is told of every design (analysis.latency_race). Must not run anything, draw or format.
+answered one by one; in batches nobody is first, and hardly anything is a race by that definition. What SNIPE orders
+gained by the public value is told of every design (analysis.latency_race). Must not run anything, draw or format.
 """
 
 from collections.abc import Mapping, Sequence

@@ -84,10 +84,10 @@ def scenario_measures(session: Session, rows: Array) -> dict[str, Any]:
 
     snipers_tax_bps: what SNIPE orders gained, over the value traded. snipe_share: their share of the lots traded.
     effective_spread_bps: twice what investors paid a lot beyond the value, by lots. quoted_spread_bps: ask − bid over
-    their middle, by time, while both are there and do not cross; quoted_share: how much of the time that is. makers_sniped_bps,
-    makers_earned_bps: what makers lost to SNIPE orders and gained otherwise, over the value traded; makers_net_bps:
-    both. profit_GROUP: what that group's fills gained, currency; they sum to 0 over all. snipes_GROUP: its share of
-    what SNIPE orders gained in lots.
+    their middle, by time, while both are there and do not cross; quoted_share: how much of the time that is.
+    makers_sniped_bps, makers_earned_bps: what makers lost to SNIPE orders and gained otherwise, over the value traded;
+    makers_net_bps: both. profit_GROUP: what that group's fills gained, currency; they sum to 0 over all.
+    snipes_GROUP: its share of what SNIPE orders bought and sold.
     """
     if session.signal_sequence is None:
         return {}

@@ -24,20 +24,21 @@ from aar_swarm.report.comparison_plots import Curve, panel
 _TITLE = "Designs of a market, and what speed takes in each"
 HOW = (
     "Each panel is one measure, each point the mean of one design with its 95 % confidence interval, faint dots the "
-    "single runs. The runs of one repeat have the same seed: the same news and the same draws, but every race is run anew."
+    "single runs. The runs of one repeat have the same seed: the same news and draws, but every race is run anew."
 )
 HOW_WINS = "The same for each group of participants, named by what it does and how far it is from the venue."
 CAPTION = "– does not apply   mean [95% confidence interval of the mean]"
 CAUTIONS = (
-    "Snipers' gains, makers' gains and spreads are by the public value at the moment of each fill: what all news so far had "
-    "made of the opening price. What a sniper pays to get rid of what it took is not in its gains of value traded, but "
-    "in its gains in currency.",
+    "Snipers' gains, makers' gains and spreads are by the public value at the moment of each fill: what all news so "
+    "far had made of the opening price. What a sniper pays to get rid of what it took is not in its gains of value "
+    "traded, but in its gains in currency.",
     "Races are those of Aquilina, Budish and O'Neill (QJE 137(1), 2022). Baseline: within min(first answer + 29 µs, "
     "500 µs). Within 3 ms: fixed, because on few cores a scheduler spreads reactions over milliseconds. In batches "
     "nobody is first, so there are none. Each is valued 0.1 s after its start.",
-    "Makers learn their spreads during the run, from the same start in every design; a short run ends before they are done.",
-    "In a batch, investors who meet each other pay no maker: fewer lots are traded, and the spread they pay is smaller for that, "
-    "too.",
+    "Makers learn their spreads during the run, from the same start in every design; a short run ends before they are "
+    "done.",
+    "In a batch, investors who meet each other pay no maker: fewer lots are traded, and the spread that they pay is "
+    "smaller for that, too.",
     "Intervals that overlap do not prove that there is no difference, and of many figures a few are apart by chance.",
 )
 
