@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Run", "compare", "load", "measure_defences", "measure_scaling", "run", "sweep"]
+__all__ = ["Run", "compare", "compare_designs", "load", "measure_defences", "measure_scaling", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from aar_swarm.comparison import compare
 
         return compare
+    if name == "compare_designs":
+        from aar_swarm.designs import compare_designs
+
+        return compare_designs
     if name == "measure_defences":
         from aar_swarm.defences import measure_defences
 

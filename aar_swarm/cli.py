@@ -233,6 +233,55 @@ def compare(
     return 1 if found.failures else 0
 
 
+@app.command()
+def designs(
+    context: typer.Context,
+    scenario: Annotated[
+        str | None, typer.Argument(help="Scenario with [designs.NAME] tables. [default: latency-race]")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Runs of each; repeat r has seed + r - 1. [default: 5]")] = None,
+    chosen: Annotated[str, typer.Option("--designs", metavar="A,B,…", help="These only. [default: all]")] = "",
+    agents: Agents = None,
+    breaker: Breaker = "default",
+    size: Size = "default",
+    seed: Seed = 1,
+    settings: Settings = None,
+    address: Address = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new directory, or that of an unfinished one to go on with.")
+    ] = None,
+    alongside: Alongside = False,
+    as_json: AsJson = False,
+) -> int:
+    """Compare designs of a market on one scenario: what speed takes, what trading costs, who wins the races."""
+    from aar_swarm.designs import compare_designs
+    from aar_swarm.display import Display
+    from aar_swarm.report.designs_page import designs_table
+
+    with Display() as display:
+        found = compare_designs(
+            scenario,
+            repeats,
+            [name.strip() for name in chosen.split(",") if name.strip()],
+            agents=agents,
+            breaker=breaker if _is_given(context, "breaker") else None,
+            size=size if _is_given(context, "size") else None,
+            seed=seed if _is_given(context, "seed") else None,
+            settings=_parse_settings(settings),
+            address=address,
+            out=out,
+            alongside=alongside,
+            progress=display,
+        )
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        for part in designs_table(found.settings):
+            _out.print(part, soft_wrap=isinstance(part, str), markup=False)
+        _out.print(f"Runs: {found.directory}\nPage: {found.page or 'none: no run finished'}", soft_wrap=True)
+    return 1 if found.failures else 0
+
+
 @app.command("replay")
 def replay_command(
     directory: Directory,

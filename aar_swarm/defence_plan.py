@@ -118,7 +118,9 @@ def asked_for(directory: Path, given: Given) -> Asked:
                 f"--out {directory}: is there already and holds no study; nothing is overwritten, name a new directory"
             )
         tables = not (given.ladder or given.calm)
-        default = (LADDER_SCENARIO,) if not tables else tuple(scenario_names())
+        default = (
+            (LADDER_SCENARIO,) if not tables else tuple(name for name in scenario_names() if defence_settings(name))
+        )
         return Asked(
             scenarios=given.scenarios or default,
             repeats=given.repeats or DEFAULT_REPEATS,

@@ -5,12 +5,8 @@ defences.json, defences.parquet and defences.html. What a figure means is in `an
 `report`, what is run in `defence_plan`.
 """
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,10 +33,10 @@ from aar_swarm.comparison import Comparison, Trial, attempt, run_table
 from aar_swarm.defence_plan import CALM, MAX_RUNS, STUDY, Asked, Cell, Given, Plan, as_json, asked_for, plan_of
 from aar_swarm.progress import Progress
 from aar_swarm.report.defences_page import write_defences_page
-from aar_swarm.results import JOURNAL, MANIFEST, SUMMARY, Run, read_json
+from aar_swarm.results import Run
+from aar_swarm.resuming import clear, finished, studied_by_one
 from aar_swarm.runner import prepare
 from aar_swarm.scenario import load_scenario
-from aar_swarm.versions import versions
 from exchange import clock
 from exchange.errors import ConfigurationError
 
@@ -164,7 +160,7 @@ def measure_defences(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"--out {directory}: {error.strerror}; name one that can be written") from None
-    with _studied_by_one(directory):
+    with studied_by_one(directory):
         (directory / STUDY).write_text(as_json(asked))
         for plan in plans:
             for name, reason in plan.unavailable.items():
@@ -200,7 +196,7 @@ def _arguments(asked: Asked, cell: Cell) -> dict[str, Any]:
 def _perform(study: Study, address: str | None, alongside: bool, progress: Progress) -> Study:
     """Make every run that is missing; the pages are written whenever a repeat is complete."""
     asked = study.asked
-    jobs = [replace(job, trial=replace(job.trial, run=_finished(asked, job, address))) for job in study.jobs]
+    jobs = [replace(job, trial=replace(job.trial, run=_made(asked, job, address))) for job in study.jobs]
     there = sum(job.trial.run is not None for job in jobs)
     if there:
         progress.stage(f"{there} of {len(jobs)} runs are there already")
@@ -214,7 +210,7 @@ def _perform(study: Study, address: str | None, alongside: bool, progress: Progr
         progress.stage(
             f"run {at + 1} of {len(jobs)}: {job.plan.stem}, {job.cell.name}, seed {job.trial.seed}; {left.told()}"
         )
-        _clear(job.trial.directory)
+        clear(job.trial.directory)
         begun_ns = clock.monotonic_ns()
         trial = attempt(
             job.plan.scenario, job.trial, progress, not (made or there), address=address, alongside=alongside,
@@ -224,6 +220,11 @@ def _perform(study: Study, address: str | None, alongside: bool, progress: Progr
         jobs[at] = replace(job, trial=trial)
         made += 1
     return write(replace(study, jobs=tuple(jobs)))
+
+
+def _made(asked: Asked, job: Job, address: str | None) -> Run | None:
+    trial = job.trial
+    return finished(trial.directory, job.plan.scenario, trial.seed, _arguments(asked, job.cell), address)
 
 
 class _TimeLeft:
@@ -261,53 +262,6 @@ def _key(job: Job) -> tuple[str, str]:
 def _session_s(asked: Asked, job: Job) -> float:
     arguments = _arguments(asked, job.cell)
     return load_scenario(job.plan.scenario, arguments["breaker"], arguments["settings"], arguments["size"]).duration_s
-
-
-def _resolved(scenario: str, seed: int, arguments: dict[str, Any], address: str | None) -> tuple[dict[str, Any], int]:
-    """The scenario as a manifest has it, and the number of agents."""
-    chosen, count = prepare(scenario, seed=seed, address=address, **arguments)
-    return json.loads(json.dumps(chosen.model_dump())), count
-
-
-def _finished(asked: Asked, job: Job, address: str | None) -> Run | None:
-    """The job's run, if it is there, finished and made with the same settings."""
-    directory = job.trial.directory
-    if not (directory / SUMMARY).is_file():
-        return None
-    try:
-        manifest, _ = read_json(directory / MANIFEST), read_json(directory / SUMMARY)
-    except ConfigurationError:  # killed while it wrote
-        return None
-    scenario, agents = _resolved(job.plan.scenario, job.trial.seed, _arguments(asked, job.cell), address)
-    names = ("scenario", "agents", "seed", "versions")
-    same = [manifest.get(name) for name in names] == [scenario, agents, job.trial.seed, versions()]
-    return Run(directory) if same else None
-
-
-def _clear(directory: Path) -> None:
-    """Remove what an unfinished run, or one of other settings, left. Raises: ConfigurationError: it is no run's."""
-    if not directory.exists():
-        return
-    if not (directory / JOURNAL).is_dir() and any(directory.iterdir()):
-        raise ConfigurationError(f"{directory}: is in the way and not a run's; move it elsewhere")
-    shutil.rmtree(directory)
-
-
-@contextmanager
-def _studied_by_one(directory: Path) -> Iterator[None]:
-    """Two that go on with one study would take each other's unfinished runs for remains.
-
-    Raises: ConfigurationError: another has it.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"--out {directory}: this study is under way; wait for it") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write(study: Study) -> Study:

@@ -39,6 +39,11 @@ def opening_commands(scenario: Scenario, agents: int) -> list[OperatorCommand]:
     return [(int(kind), int(account), number, amount) for kind, account, number, amount in commands if amount]
 
 
+def news_command(bps: int) -> OperatorCommand:
+    """A piece of news of the main instrument. It moves no price of another venue: scenarios with one have a signal."""
+    return (int(CommandKind.PUBLISH_SIGNAL), 0, MAIN, bps)
+
+
 def signal_commands(scenario: Scenario) -> list[OperatorCommand]:
     """The signal, and the price of another venue, which hears it too and has no crowd."""
     signal = scenario.signal

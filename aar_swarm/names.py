@@ -53,3 +53,8 @@ def order_stream(run_seed: int, first_agent: int) -> np.random.Generator:
 def vendor_stream(run_seed: int, vendor: int, purpose: int) -> np.random.Generator:
     """A vendor's own stream (−1: what all vendors have in common), apart from those of agents."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(vendor + 1, purpose))))
+
+
+def news_stream(run_seed: int) -> np.random.Generator:
+    """That of the session's public news, apart from those of agents and vendors."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(run_seed, spawn_key=(0, 0, 0))))

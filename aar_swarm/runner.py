@@ -21,8 +21,10 @@ from polars.exceptions import PolarsError
 from aar_swarm import lobster
 from aar_swarm.agents.background import Background
 from aar_swarm.analysis.measures import RECORDING
-from aar_swarm.endowment import opening_commands, signal_commands
+from aar_swarm.endowment import news_command, opening_commands, signal_commands
 from aar_swarm.machine_lock import machine_to_itself
+from aar_swarm.names import news_stream
+from aar_swarm.news import drawn
 from aar_swarm.packing import MAX_AGENTS_PER_PROCESS, packs
 from aar_swarm.progress import Progress
 from aar_swarm.results import ALERTS, JOURNAL, LOG, MANIFEST, VALIDATION, Run
@@ -391,24 +393,28 @@ class _Run:
         (self.directory / MANIFEST).write_text(json.dumps(self.manifest, indent=1))
 
     def _play(self) -> None:
-        """The session: open, signal, close, at the scenario's times; the run ends if the venue or a host dies."""
+        """The session: open, signal, news, close, at the scenario's times; the run ends if the venue or a host dies."""
         assert self.venue is not None
-        duration_s, signal = self.scenario.duration_s, self.scenario.signal
+        duration_s, signal, news = self.scenario.duration_s, self.scenario.signal, self.scenario.news
+        agenda = [(signal.at_s, signal_commands(self.scenario))]
+        if news is not None:
+            pieces = drawn(news, signal.at_s, duration_s - news.quiet_ms / 1000, news_stream(self.seed))
+            agenda += [(piece.at_s, [news_command(piece.bps)]) for piece in pieces]
         self.progress.stage("the session is open")
         busy_before_s = self.swarm.busy_core_s()
         opened_ns = clock.monotonic_ns()
         self.venue.call("request", CommandKind.OPEN_SESSION)
-        signalled = False
+        done = 0
         while True:
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
-            if not signalled and elapsed_s >= signal.at_s:
-                self.venue.call("request_many", signal_commands(self.scenario))
-                signalled = True
+            while done < len(agenda) and elapsed_s >= agenda[done][0]:
+                self.venue.call("request_many", agenda[done][1])
+                done += 1
             if elapsed_s >= duration_s:
                 break
             status = self.venue.call("status")
             self.progress.session(elapsed_s, duration_s, status["commands"], self.swarm.look())
-            due = signal.at_s if not signalled else duration_s
+            due = agenda[done][0] if done < len(agenda) else duration_s
             elapsed_s = (clock.monotonic_ns() - opened_ns) / clock.SECOND
             clock.sleep(max(0.0, min(_POLL_S, due - elapsed_s)))
         self.venue.call("request", CommandKind.CLOSE_SESSION)

@@ -30,6 +30,7 @@ from aar_swarm.scenario_tables import (
     Link,
     Margin,
     MarketData,
+    News,
     Sequencing,
     Signal,
     Stablecoin,
@@ -49,6 +50,7 @@ _DIRECTORY = Path(__file__).parent / "scenarios"
 _CROWD = "crowd"
 _TABLES: dict[str, type[Config]] = {
     "signal": Signal,
+    "news": News,
     "instrument": Instrument,
     "market_data": MarketData,
     "margin": Margin,
@@ -80,6 +82,7 @@ class Scenario(Config):
     revalue_interval_ms: Annotated[float, Field(ge=1, le=86_400_000)] = 1.0
     """How long after a command the venue looks at oracles and margin accounts."""
     signal: Signal
+    news: News | None = None
     instrument: Instrument
     market_data: MarketData
     margin: Margin | None = None
@@ -254,7 +257,7 @@ def load_scenario(
     Raises: ConfigurationError: one line saying what, where and what to do.
     """
     path, raw = _read(name)
-    for table in ("defences", "calm"):
+    for table in ("defences", "calm", "designs"):
         raw.pop(table, None)
     if name.endswith(".toml") and str(path.resolve().parent) not in sys.path:
         sys.path.append(str(path.resolve().parent))  # a strategy of one's own may stand beside its scenario
@@ -315,6 +318,14 @@ def defence_settings(name: str) -> dict[str, dict[str, Any]]:
     return {defence: dict(_flat(table)) for defence, table in _read(name)[1].get("defences", {}).items()}
 
 
+def design_settings(name: str) -> dict[str, dict[str, Any]]:
+    """The [designs.NAME] tables of a scenario, each flat: path → value, as designs.py compares them.
+
+    Raises: ConfigurationError.
+    """
+    return {design: dict(_flat(table)) for design, table in _read(name)[1].get("designs", {}).items()}
+
+
 def calm_settings(name: str) -> dict[str, Any]:
     """What makes a day of this scenario calm, path → value: its [calm] table, or else a signal without news.
 
@@ -326,8 +337,8 @@ def calm_settings(name: str) -> dict[str, Any]:
 def _check_shapes(path: Path, raw: dict[str, Any]) -> None:
     """The tables that are read before pydantic sees them. Raises: ConfigurationError."""
     needed = ("participants", "signal", "instrument", "market_data")
-    for key in ("breakers", "sizes", "defences", "participants", "links", "dials", "calm", *_TABLES):
-        inner = key in ("breakers", "sizes", "defences", "participants", "links")
+    for key in ("breakers", "sizes", "defences", "designs", "participants", "links", "dials", "calm", *_TABLES):
+        inner = key in ("breakers", "sizes", "defences", "designs", "participants", "links")
         table = raw.get(key, None if key in needed else {})
         if not isinstance(table, dict) or (inner and not all(isinstance(entry, dict) for entry in table.values())):
             what = f"[{key}.NAME] tables" if inner else f"a [{key}] table"

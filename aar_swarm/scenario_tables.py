@@ -49,6 +49,17 @@ class Signal(Config):
     instrument: Annotated[int, Field(ge=MAIN, le=COIN)] = MAIN
 
 
+class News(Config):
+    """More public news, after the signal and until shortly before the close: many small jumps of the asset's value."""
+
+    rate_per_s: Annotated[float, Field(ge=0, le=1000)]
+    """A Poisson process; 0: none."""
+    sd_bps: Annotated[float, Field(ge=0, le=1000)]
+    """Standard deviation of a jump, of the value before it."""
+    quiet_ms: Annotated[float, Field(ge=0, le=60_000)] = 200.0
+    """Before the close there is none, so that it can be traded on."""
+
+
 class Traded(Config):
     """What both instruments have. Margins are for a scenario with [margin], oracles for one with [lending]."""
 

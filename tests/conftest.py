@@ -35,8 +35,8 @@ MACHINE = (
         "test_vendors",
         "test_machine_lock",
     ),
-    *("test_sweep", "test_scaling", "test_defences", "test_explained", "test_postmortem", "test_validation"),
-    "test_ray_up",
+    *("test_sweep", "test_scaling", "test_defences", "test_designs", "test_explained", "test_postmortem"),
+    *("test_validation", "test_ray_up"),
     *("test_notice_board", "test_guard", "test_host", "test_zygote", "test_links", "test_link_measures"),
     *("test_relay", "test_packed"),
 )
@@ -62,7 +62,8 @@ NO_KERNELS = {
         "test_lobster",
         "test_oracle",
     ),
-    *("test_report", "test_scenario", "test_statistics", "test_stylised", "test_theory", "test_vendor_fund"),
+    *("test_race_agents", "test_report", "test_scenario", "test_statistics", "test_stylised", "test_theory"),
+    "test_vendor_fund",
     "test_lease",
     *(
         "test_client",
@@ -84,9 +85,8 @@ ONLY_THE_ENGINE = {
     *("test_journal", "test_measures", "test_money_measures", "test_money_vectors", "test_oracle_breaker"),
     *(
         "test_calm",
-        "test_clocks",
         "test_exports",
-        "test_ordering",
+        "test_latency_race",
         "test_races",
         "test_oracle_admission",
         "test_oracle_money",

@@ -56,6 +56,9 @@ KINDS: list[tuple[str, dict[str, Any], Endowment]] = [
     ("coin_arbitrageur:CoinArbitrageur", {"margin_bps": 5.0}, Endowment(10**6, 0, 0)),
     ("borrower:Borrower", {"attentive_share": 1.0}, Endowment(0, 20, 0)),
     ("liquidator:Liquidator", {}, Endowment(0, 0, 900)),
+    ("news_maker:NewsMaker", {}, Endowment(10**9, 4000)),
+    ("sniper:Sniper", {"hold_ms": 50.0}, Endowment(10**9, 4000)),
+    ("investor:Investor", {}, Endowment(10**8, 400)),
 ]  # fmt: skip
 
 

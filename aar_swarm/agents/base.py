@@ -72,6 +72,8 @@ class Rule(IntEnum):
     """The rest of a thin best price, which is about to move."""
     RETURN_TO_BENCHMARK = 27
     """A fund whose vendor stands by no valuation."""
+    SNIPE = 28
+    """A quote that public news made stale."""
 
 
 class Market(NamedTuple):
@@ -251,7 +253,7 @@ class Strategy:
         elif isinstance(event, Notice) and event.instrument == self.market.instrument:
             if event.kind == HALTED:
                 self.halted = True
-            elif event.kind == PHASE_CHANGED and event.value == Phase.CONTINUOUS:
+            elif event.kind == PHASE_CHANGED and event.value in (Phase.CONTINUOUS, Phase.BATCH):
                 self.halted = False
         return self.on_event(event, now_ns)
 

@@ -50,6 +50,8 @@ class Fact(StrEnum):
     INVENTORY = "inventory"
     """The position less what it was when the session opened."""
     CASH = "cash"
+    VALUE = "public value"
+    """The opening price, moved by all signals so far (agents.public_value)."""
 
 
 class Input(NamedTuple):

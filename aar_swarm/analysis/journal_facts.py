@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aar_swarm.agents.decision import Fact, Input
+from aar_swarm.agents.public_value import path
 from aar_swarm.analysis.ledger import TRANSFERS, is_kind
 from aar_swarm.analysis.tables import trace_tops
 from exchange.clock import SECOND
@@ -122,6 +123,9 @@ class JournalFacts:
         if config.stablecoin and self.coin is not None:
             self.books[self.coin] = self._book(recorded, events, self.coin, config.stablecoin.par_ticks)
         multipliers = np.array([instrument.multiplier for instrument in config.instruments], np.int64)
+        known = path(opening_ticks, signals["value"][signals["instrument"] == MAIN].tolist())
+        heard = signals["time_ns"][signals["instrument"] == MAIN]
+        self.books[MAIN][Fact.VALUE] = [Series(np.concatenate([[_EVER], heard]), np.array(known))]
         lending = config.lending
         pool = (lending.collateral_instrument, lending.debt_instrument) if lending else (CASH, CASH)
         rows = moves(events, multipliers, *pool)
