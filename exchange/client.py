@@ -4,6 +4,7 @@ Owns one connection's sockets and nothing else: no strategy, no clock, no thread
 client belongs to one thread of one process. session.py has the client that keeps a session whatever happens.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,16 @@ from exchange import wire
 from exchange.errors import VenueError
 from exchange.keys import ClientKeys
 from exchange.types import BOTH_SIDES, NOBODY, CommandKind
+
+_CONFLATED = frozenset(
+    {
+        wire.MessageKind.TOP_OF_BOOK,
+        wire.MessageKind.SLOW_TOP_OF_BOOK,
+        wire.MessageKind.DEPTH,
+        wire.MessageKind.INDICATIVE,
+    }
+)
+"""Market data of which only the latest counts."""
 
 
 class Endpoints(NamedTuple):
@@ -269,19 +280,37 @@ class SharedConnection(_Sockets):
         return Voice(account, lambda message: send((frame, message)))
 
     def messages(self) -> Iterator[tuple[int | None, Any]]:
-        """(account, message) of those that are there now, public ones first. Account None: to all of them."""
-        while True:
-            try:
-                frame = self.public.recv(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            yield None, wire.unpack(frame)
+        """(account, message) of those that are there now, public ones first. Account None: to all of them.
+
+        Of market data that the venue conflates anyway, only the latest of each kind and instrument: who hands each
+        message to many may be slower than they come, and would fall further and further behind.
+        """
+        for message in _conflated(self._waiting()):
+            yield None, message
         while True:
             try:
                 *to, frame = self.orders.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 break
             yield (wire.account_in(to[0]) if to else None), wire.unpack(frame)
+
+    def _waiting(self) -> list[Any]:
+        """The public messages that are there now."""
+        found = []
+        with contextlib.suppress(zmq.Again):
+            while True:
+                found.append(wire.unpack(self.public.recv(zmq.DONTWAIT)))
+        return found
+
+
+def _conflated(messages: list[Any]) -> list[Any]:
+    """Without market data of which there is a later one."""
+    latest = {(each.kind, each.instrument): at for at, each in enumerate(messages) if each.kind in _CONFLATED}
+    return [
+        each
+        for at, each in enumerate(messages)
+        if each.kind not in _CONFLATED or latest[each.kind, each.instrument] == at
+    ]
 
 
 class Operator:

@@ -14,6 +14,7 @@ from aar_swarm.packing import packs
 from cluster.notice_board import BYTES, NoticeWriter
 from cluster.scoreboard import AgentState
 from exchange import wire
+from exchange.client import _conflated
 from exchange.config import Config
 from exchange.types import NOBODY, BreakerAction, CommandKind, EventKind, OrderType, Reason
 from exchange.wire import MessageKind, Notice
@@ -217,3 +218,18 @@ def test_a_process_holds_one_group_s_agents_in_a_row():
     assert packs(groups, range(2, 6), 3) == [range(2, 3), range(3, 6)]
     assert packs(groups, range(0, 10), 1) == [range(at, at + 1) for at in range(10)]
     assert packs(groups, range(4, 4), 3) == []
+
+
+def test_one_that_is_slow_hears_the_latest_market_data_and_everything_else():
+    def top(kind: MessageKind, instrument: int, number: int) -> wire.TopOfBook:
+        return wire.TopOfBook(int(kind), instrument, number, *[0] * 11)
+
+    fast, slow = MessageKind.TOP_OF_BOOK, MessageKind.SLOW_TOP_OF_BOOK
+    trades = [wire.Trade(int(MessageKind.TRADE), 0, number, 0, 0, 100, 1, 0) for number in (1, 2)]
+    notices = [Notice(int(EventKind.SIGNAL_PUBLISHED), number, *[0] * 10) for number in (5, 6)]
+    first, other, second, slowly, last = (
+        *(top(fast, 0, 1), top(fast, 1, 1), top(fast, 0, 2)),
+        *(top(slow, 0, 1), top(fast, 0, 3)),
+    )
+    sent = [first, trades[0], other, second, notices[0], trades[1], slowly, notices[1], last]
+    assert _conflated(sent) == [trades[0], other, notices[0], trades[1], slowly, notices[1], last]
