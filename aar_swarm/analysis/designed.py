@@ -14,6 +14,8 @@ from aar_swarm.races.measures import of_run
 from aar_swarm.results import Run
 
 DESIGN = "design"
+BASELINE, WIDE, CLASSES = "races_baseline", "races_wide", "classes"
+"""Tables that are added to a summary."""
 WIDE_US = 3000.0
 """On few cores it is the scheduler that spreads reactions to one notice, over milliseconds; 500 µs see few of them."""
 _OWN = SCENARIO_MEASURES
@@ -21,14 +23,14 @@ TAX = Measure(f"{_OWN}.snipers_tax_bps", "Snipers' gains, of value traded", "bps
 SPREAD = Measure(f"{_OWN}.effective_spread_bps", "Effective spread", "bps", 2)
 QUOTED = Measure(f"{_OWN}.quoted_spread_bps", "Quoted spread", "bps", 2)
 MAKERS_NET = Measure(f"{_OWN}.makers_net_bps", "Makers' gains, all in all", "bps", 3)
-RACES = Measure("races.wide.per_minute", "Races a minute, within 3 ms", "", 1)
+RACES = Measure(f"{WIDE}.per_minute", "Races a minute, within 3 ms", "", 1)
 GROUPS: tuple[tuple[str, tuple[Measure, ...]], ...] = (
     (
         "What speed takes",
         (
             TAX,
-            Measure("races.baseline.tax_bps", "Latency-arbitrage tax, baseline races", "bps", 3),
-            Measure("races.wide.tax_bps", "Latency-arbitrage tax, races within 3 ms", "bps", 3),
+            Measure(f"{BASELINE}.tax_bps", "Latency-arbitrage tax, baseline races", "bps", 3),
+            Measure(f"{WIDE}.tax_bps", "Latency-arbitrage tax, races within 3 ms", "bps", 3),
             Measure(f"{_OWN}.makers_sniped_bps", "Makers' gains from snipers", "bps", 3),
             Measure(f"{_OWN}.makers_earned_bps", "Makers' gains from others", "bps", 3),
             MAKERS_NET,
@@ -47,12 +49,12 @@ GROUPS: tuple[tuple[str, tuple[Measure, ...]], ...] = (
     (
         "Races",
         (
-            Measure("races.baseline.per_minute", "Races a minute, baseline", "", 1),
+            Measure(f"{BASELINE}.per_minute", "Races a minute, baseline", "", 1),
             RACES,
-            Measure("races.wide.by_chance_per_minute", "Clusters a minute by chance, within 3 ms", "", 1),
-            Measure("races.wide.share_of_volume", "Share of volume in races, within 3 ms", "", 3),
-            Measure("races.wide.duration_us", "Median duration of a race", "µs", 0),
-            Measure("races.wide.by_cancel", "Won by the quote's owner, share", "", 3),
+            Measure(f"{WIDE}.by_chance_per_minute", "Clusters a minute by chance, within 3 ms", "", 1),
+            Measure(f"{WIDE}.share_of_volume", "Share of volume in races, within 3 ms", "", 3),
+            Measure(f"{WIDE}.duration_us", "Median duration of a race", "µs", 0),
+            Measure(f"{WIDE}.by_cancel", "Won by the quote's owner, share", "", 3),
         ),
     ),
 )
@@ -61,16 +63,14 @@ PICTURED = (TAX, QUOTED, SPREAD, MAKERS_NET, RACES)
 
 
 def figures(run: Run, after_s: float) -> dict[str, Any]:
-    """A run's summary with `races`: baseline and wide, each flat; and, of who has a link, `classes`.
+    """A run's summary with what its races were, baseline and wide, and, of who has a link, `classes`.
 
     Args: after_s: at which T a race is valued.
     """
-    races = {
-        "baseline": _flat(of_run(run, Detection(), after_s)[0]),
-        "wide": _flat(of_run(run, Detection(horizon_us=WIDE_US, fixed_horizon=True), after_s)[0]),
-    }
+    baseline = _flat(of_run(run, Detection(), after_s)[0])
+    wide = _flat(of_run(run, Detection(horizon_us=WIDE_US, fixed_horizon=True), after_s)[0])
     own = run.summary.get(SCENARIO_MEASURES) or {}
-    return {**run.summary, "races": races, "classes": _classes(run, races["wide"], own)}
+    return {**run.summary, BASELINE: baseline, WIDE: wide, CLASSES: _classes(run, wide, own)}
 
 
 def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,25 +107,22 @@ def _classes(run: Run, races: Mapping[str, Any], own: Mapping[str, Any]) -> dict
 
 def measures_of(settings: Sequence[Setting]) -> list[tuple[str, list[Measure]]]:
     """The measures that apply to any of these, by heading."""
-    wins = [_of("races.wide", key, "Races won, share", 3) for key in _keys(settings, ("races", "wide"), "won_")]
-    wins += [_of("classes", key, "Races won, share, link", 3) for key in _keys(settings, ("classes",), "won_")]
-    wins += [_of(_OWN, key, "Lots sniped, share", 3) for key in _keys(settings, (_OWN,), "snipes_")]
-    earns = [_of(_OWN, key, "Gains", 2) for key in _keys(settings, (_OWN,), "profit_")]
-    earns += [_of("classes", key, "Gains, link", 2) for key in _keys(settings, ("classes",), "profit_")]
+    wins = [_of(WIDE, key, "Races won, share", 3) for key in _keys(settings, WIDE, "won_")]
+    wins += [_of(CLASSES, key, "Races won, share, link", 3) for key in _keys(settings, CLASSES, "won_")]
+    wins += [_of(_OWN, key, "Lots sniped, share", 3) for key in _keys(settings, _OWN, "snipes_")]
+    earns = [_of(_OWN, key, "Gains", 2) for key in _keys(settings, _OWN, "profit_")]
+    earns += [_of(CLASSES, key, "Gains, link", 2) for key in _keys(settings, CLASSES, "profit_")]
     groups = [*GROUPS, ("Who wins", tuple(wins)), ("Who earns, by the public value", tuple(earns))]
     applying = [(name, [each for each in measures if any(s.figures(each.key) for s in settings)])
                 for name, measures in groups]  # fmt: skip
     return [(name, measures) for name, measures in applying if measures]
 
 
-def _keys(settings: Sequence[Setting], path: Sequence[str], prefix: str) -> list[str]:
+def _keys(settings: Sequence[Setting], table: str, prefix: str) -> list[str]:
     found: dict[str, None] = {}
     for setting in settings:
         for summary in setting.summaries:
-            table: Any = summary
-            for part in path:
-                table = (table or {}).get(part)
-            found |= dict.fromkeys(key for key in table or {} if key.startswith(prefix))
+            found |= dict.fromkeys(key for key in summary.get(table) or {} if key.startswith(prefix))
     return list(found)
 
 
