@@ -188,8 +188,9 @@ class TestWhatItSays:
 
     def test_who_wins_and_earns_is_told_by_group(self, pretended, tmp_path):
         names = {name: [m.name for m in measures] for name, measures in measures_of(two(tmp_path / "s", 1).settings)}
-        assert names["Who wins"] == ["Races won, share: snipers metro", "Lots sniped, share: snipers metro"]
-        assert names["Who earns, by the public value"] == ["Gains: makers metro"]
+        assert {"Races won, share: snipers metro", "Lots sniped, share: snipers metro"} <= set(names["Who wins"])
+        assert {"Races won, share: makers remote", "Races won, share, link: metro"} <= set(names["Who wins"])  # of 0
+        assert names["Who earns, by the public value"] == ["Gains: makers metro", "Gains, link: metro"]
 
     def test_the_terminal_and_the_page_show_every_design(self, pretended, tmp_path):
         found = two(tmp_path / "s", 2)
@@ -222,6 +223,8 @@ def test_a_small_comparison_from_end_to_end(tmp_path, nothing_left):
         assert measures["scenario_measures.lots_traded"]["mean"] > 0
         assert 0 < measures["scenario_measures.quoted_spread_bps"]["mean"] < 200
     directory = tmp_path / "s" / "continuous,seed=1"
-    assert sum(json.loads(line).get("bps", 0) != 0 for line in (directory / "notices.jsonl").open()) >= 5
+    assert (
+        sum(json.loads(line).get("bps", 0) != 0 for line in (directory / "notices.jsonl").read_text().splitlines()) >= 5
+    )
     rules = set(pl.read_parquet(directory / "decisions.parquet")["rule"])
     assert {"QUOTE", "WITHDRAW", "SNIPE", "TRADE_AT_RANDOM"} <= rules

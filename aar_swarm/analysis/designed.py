@@ -67,13 +67,15 @@ def figures(run: Run, after_s: float) -> dict[str, Any]:
 
     Args: after_s: at which T a race is valued.
     """
-    baseline = _flat(of_run(run, Detection(), after_s)[0])
-    wide = _flat(of_run(run, Detection(horizon_us=WIDE_US, fixed_horizon=True), after_s)[0])
+    groups = list(run.manifest["scenario"]["participants"])
+    baseline = _flat(of_run(run, Detection(), after_s)[0], groups)
+    wide = _flat(of_run(run, Detection(horizon_us=WIDE_US, fixed_horizon=True), after_s)[0], groups)
     own = run.summary.get(SCENARIO_MEASURES) or {}
     return {**run.summary, BASELINE: baseline, WIDE: wide, CLASSES: _classes(run, wide, own)}
 
 
-def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(found: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    wins = found["wins"]["by_group"]
     minutes = found["seconds"] / 60
     by_chance = found["poisson"]["clusters_expected"]
     return {
@@ -84,11 +86,8 @@ def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
         "duration_us": found["duration_us"]["p50"],
         "by_cancel": found["wins"]["by_cancel"],
         "tax_bps": found["tax_bps"],
-        **{
-            f"won_{name}": each["won"] / found["races"]
-            for name, each in found["wins"]["by_group"].items()
-            if found["races"]
-        },
+        # Who won none of the races there were won a share of 0.
+        **{f"won_{name}": wins.get(name, {"won": 0})["won"] / found["races"] for name in groups if found["races"]},
     }
 
 
