@@ -3,6 +3,7 @@
 Owns the order of both. Must not compute what a figure means (that is `analysis.designed`), nor load anything.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -27,6 +28,7 @@ HOW = (
     "single runs. The runs of one repeat have the same seed: the same news and draws, but every race is run anew."
 )
 HOW_WINS = "The same for each group of participants, named by what it does and how far it is from the venue."
+_HEADING_COLUMNS, _DESIGN_COLUMNS = 30, 17
 CAPTION = "– does not apply   mean [95% confidence interval of the mean]"
 CAUTIONS = (
     "Snipers' gains, makers' gains and spreads are by the public value at the moment of each fill: what all news so "
@@ -44,12 +46,20 @@ CAUTIONS = (
 
 
 def designs_table(settings: Sequence[Setting]) -> list[Table | str]:
-    """What `aar designs` prints: one column a design."""
+    """What `aar designs` prints: one column a design, as many tables as the terminal's width needs."""
+    across = max(1, (shutil.get_terminal_size().columns - _HEADING_COLUMNS) // _DESIGN_COLUMNS)
+    parts = [settings[first : first + across] for first in range(0, len(settings), across)]
+    made = any(setting.summaries for setting in settings)
+    failed = [f"Failed: {setting.values[DESIGN]}: {reason}" for setting in settings for reason in setting.failures]
+    return [*(_table(part, measures_of(settings)) for part in parts if made), *failed]
+
+
+def _table(settings: Sequence[Setting], groups: Sequence[tuple[str, list[Measure]]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="Designs of the market", caption=CAPTION)
     table.add_column("Measure", justify="left", overflow="fold")
     for setting in settings:
         table.add_column(Text(f"{setting.values[DESIGN]}\n{_runs(setting)}"), justify="right", overflow="fold")
-    for number, (group, measures) in enumerate(measures_of(settings)):
+    for number, (group, measures) in enumerate(groups):
         if number:
             table.add_section()
         table.add_row(Text(group, style="bold"))
@@ -59,8 +69,7 @@ def designs_table(settings: Sequence[Setting]) -> list[Table | str]:
                 mean, rest = comparison_story.cell(setting, measure)
                 cells.append(Text(mean).append(f"\n{rest}", style="dim") if rest else Text(mean))
             table.add_row(Text("  " + comparison_story.heading(measure)), *cells)
-    failed = [f"Failed: {setting.values[DESIGN]}: {reason}" for setting in settings for reason in setting.failures]
-    return [*([table] if any(setting.summaries for setting in settings) else []), *failed]
+    return table
 
 
 def write_designs_page(
