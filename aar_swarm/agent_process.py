@@ -77,7 +77,6 @@ class AgentProcess:
         self.timers: list[tuple[int, int, Agent, int]] = []
         self.timer_count = 0
         now_ns = clock.monotonic_ns()
-        self.lease = Lease(int(spec["lease_ns"]), now_ns)
         self.closed_ns = 0
         self.waiting = False
         self.handing_out = False
@@ -89,6 +88,7 @@ class AgentProcess:
             Agent(first + at, each, rows[at], self._voice(first + at), self) for at, each in enumerate(specs)
         ]
         self.process_waits = ProcessWaits()
+        self.lease = Lease(int(spec["lease_ns"]), now_ns, self.process_waits.longest_ns)
         if len(self.agents) == 1:
             self.agents[0].waits = StampedeWaits(rows[0], self.process_waits)
         self.with_vendors: list[Agent] = []

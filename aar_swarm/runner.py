@@ -40,6 +40,7 @@ from cluster.guard import Guard, new_run_id
 from cluster.kill_switch import KillSwitchGone
 from cluster.limits import check_machine
 from cluster.links import LinkFailed
+from cluster.relay import RelayGone
 from cluster.zygote_client import ZygoteFailed, ZygoteGone
 from exchange import clock
 from exchange.errors import ConfigurationError, JournalError, VenueError
@@ -51,6 +52,7 @@ _POLL_S = 0.1
 _SOCKET_PATH_BYTES = 20  # a temporary directory longer than this leaves no room for Ray's socket names (107 bytes)
 _MAX_TIMINGS = 1 << 22
 _BACKGROUND_CASH, _BACKGROUND_SHARES = 1 << 50, 1 << 28
+_PART_LOST = (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed, RelayGone)
 TMP_PREFIX = "aar-"
 
 
@@ -267,7 +269,7 @@ class _Run:
         except placement.RayDidNotStart as error:
             shutil.rmtree(self.directory)
             raise RunFailed(f"{error}; is the machine busy with something else?") from None
-        except (placement.ActorDied, VenueError, ZygoteGone, ZygoteFailed, KillSwitchGone, LinkFailed) as error:
+        except _PART_LOST as error:
             raise RunFailed(f"{error}; {self._where_the_journal_is()}") from None
         except ConfigurationError:
             shutil.rmtree(self.directory)  # nothing was run: leave nothing

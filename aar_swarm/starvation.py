@@ -33,6 +33,11 @@ class ProcessWaits:
         """Now; None where the kernel does not count."""
         return self._core_wait.read()
 
+    def longest_ns(self) -> int:
+        """How long it has waited for a core so far: its main thread, or libzmq's, whichever longer. 0: not known."""
+        now = self.read()
+        return 0 if now is None else max(now.waited_ns - now.others_waited_ns, now.others_waited_ns)
+
 
 class StampedeWaits:
     """Of one agent. `row`: its own of the scoreboard; `process`: whose threads it lives in."""

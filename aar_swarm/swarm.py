@@ -69,7 +69,7 @@ class Collected(NamedTuple):
     """(host, link, the venue's clock, round trip) of every ping during the session."""
     processes: list[int]
     """Of every process of agents, its agent or the first of them."""
-    relays: list[dict[str, Any]]
+    relays: list[dict[str, Any] | None]
     """What the relay of each host did; none, if the run had none."""
 
 
@@ -124,7 +124,7 @@ class Swarm:
         self.keys = generate([*own, *beyond, *of_hosts], [OPERATOR, SUPERVISOR])
         if self.relayed:
             agent = 0
-            for host_key, share in zip(of_hosts, placement.divide(self.agents, nodes), strict=True):
+            for host_key, share in zip(of_hosts, self._divided(nodes), strict=True):
                 public = self.keys.accounts[host_key].public
                 self.keys.venue.accounts.update(dict.fromkeys(range(agent, agent + share), public))
                 agent += share
@@ -153,6 +153,10 @@ class Swarm:
     def hosts(self) -> list[placement.Actor]:
         return self.roll_call.hosts
 
+    def _divided(self, nodes: list[placement.Node]) -> list[int]:
+        """How many agents each node gets."""
+        return placement.divide(self.agents, nodes, self.agents_per_process if self.relayed else 0)
+
     def _place_hosts(self, nodes: list[placement.Node]) -> list[range]:
         """A host on every node that gets agents; returns which, of each host."""
         log = None if self._log is None else str(self._log)
@@ -163,7 +167,7 @@ class Swarm:
         preload = [TARGET.partition(":")[0], *modules]
         ranges: list[range] = []
         first = 0
-        for number, (node, share) in enumerate(zip(nodes, placement.divide(self.agents, nodes), strict=True)):
+        for number, (node, share) in enumerate(zip(nodes, self._divided(nodes), strict=True)):
             if share:
                 rows = share + self.vendor_processes
                 agents = range(first, first + share)
@@ -176,7 +180,7 @@ class Swarm:
 
     def link_delays_ns(self, nodes: list[placement.Node]) -> list[int]:
         """Of each account: what its messages are modelled to take to the venue, on those nodes."""
-        shares = [share for share in placement.divide(self.agents, nodes) if share]
+        shares = [share for share in self._divided(nodes) if share]
         hosts = np.repeat(np.arange(len(shares)), shares).tolist()
         links = [self.scenario.link_of(group, host) for group, host in zip(self.groups, hosts, strict=True)]
         return [self.scenario.link_delays_ns(link)[0] for link in links]
@@ -365,7 +369,7 @@ class Swarm:
         ]
 
     def memory_kb(self) -> int:
-        """Of all agents together."""
+        """Of all agents together, those of vendors too."""
         return sum(host.call("memory_kb") or 0 for host in self.hosts)
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -443,7 +447,7 @@ class Swarm:
             self._links_of_accounts,
             pings,
             [agents.start for of_host in self._packs for agents in of_host],
-            list(relays.values()),
+            [relays.get(number) for number in range(len(self.hosts))] if self.relayed else [],
         )
 
     def _rows(self, known: list[np.ndarray], lost: list[HostLost]) -> np.ndarray:

@@ -95,7 +95,7 @@ def write_up(
         "agents_per_process": manifest["agents_per_process"],
         "agent_processes_started": len(first),
         "agent_processes_lost": len(first) - finished - len(killed),
-        "agents_killed_within_processes": int((rows["killed_ns"] > 0).sum()) if len(first) < len(rows) else None,
+        "agents_killed_within_processes": _killed_within(rows, killed) if len(first) < len(rows) else None,
         "relay": relayed(outcome["relays"]),
         "agent_exits": sorted(lost)[:20],
         "session_s": round(outcome["session_s"], 3),
@@ -109,6 +109,8 @@ def write_up(
         "events_digest": final["events_digest"],
         **vendors.summarised(outcome["vendor_rows"]),
         "messages_refused": final["refused"],
+        "messages_held": final["held"] if scenario.sequencing.config().capacity else None,
+        "messages_held_late": final["held_late"] if scenario.sequencing.hold_ms else None,
         "reports_unsent": final["reports_unsent"],
         **measured,
         **calm_and_crash(session, latency, outcome["link_of"], pings, measured["stampede_last_ms"]),
@@ -155,16 +157,26 @@ def write_up(
     write_run_report(results.Run(directory))
 
 
-def relayed(relays: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the hosts' relays did together: sums, and of most_waiting and longest_pass_ns the highest; None without."""
+def _killed_within(rows: np.ndarray, killed: set[int]) -> int:
+    """Agents that were killed while their process lived on. killed: whose processes were; an agent of those may have
+    heard of it, or not."""
+    gone = np.isin(rows["pid"], rows["pid"][np.isin(rows["agent_id"], list(killed))])
+    return int(((rows["killed_ns"] > 0) & ~gone).sum())
+
+
+def relayed(relays: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What the hosts' relays did together: sums, and of most_waiting and longest_pass_ns the highest; how many were
+    lost, of which nothing is known. None without relays."""
     if not relays:
         return None
-    highest = ("most_waiting", "longest_pass_ns")
-    found: dict[str, Any] = {"scheduling": " and ".join(sorted({relay["scheduling"] for relay in relays}))}
-    for name in relays[0]:
-        if name != "scheduling":
-            values = [relay[name] for relay in relays]
-            found[name] = max(values) if name in highest else sum(values)
+    known = [relay for relay in relays if relay is not None]
+    found: dict[str, Any] = {"lost": len(relays) - len(known)}
+    for name in known[0] if known else ():
+        values = [relay[name] for relay in known]
+        if name == "scheduling":
+            found[name] = " and ".join(sorted(set(values)))
+        else:
+            found[name] = max(values) if name in ("most_waiting", "longest_pass_ns") else sum(values)
     return found
 
 

@@ -23,8 +23,6 @@ from exchange import clock
 
 PINGS = 256
 """At least 128; a ping takes tens of microseconds on one network."""
-KEPT = 8
-"""Of the pings, those with the smallest round trips, whose median offset is taken."""
 TIMEOUT_S = 5.0
 _TOKEN_BYTES = 16
 _STAMPS = struct.Struct("<qq")
@@ -119,8 +117,8 @@ def reading(stamps: np.ndarray) -> Reading:
     sent, received, answered, heard = stamps.T
     round_trips = (heard - sent) - (answered - received)
     doubled = (received - sent) + (answered - heard)
-    best = np.argsort(round_trips, kind="stable")[:KEPT]
-    return Reading(round(float(np.median(doubled[best])) / 2), int(round_trips[best[0]]), len(stamps))
+    best = int(np.argmin(round_trips))  # its own offset: half of its round trip bounds no other ping's
+    return Reading(round(float(doubled[best]) / 2), int(round_trips[best]), len(stamps))
 
 
 def boot_id() -> str:
@@ -141,10 +139,11 @@ def host_clock(before: Reading | None, after: Reading | None, same_kernel: bool)
             offset_ns=0, bound_ns=bound, smallest_rtt_ns=None, pings=0, drift_ns=None, measured_offset_ns=None
         )
     smallest = min(each.smallest_rtt_ns for each in taken)
+    widest = max(each.smallest_rtt_ns for each in taken)  # the mean of two offsets is no better than the worse
     offset_ns = round(sum(each.offset_ns for each in taken) / len(taken))
     drift_ns = after.offset_ns - before.offset_ns if before is not None and after is not None else None
     is_one = same_kernel and all(abs(each.offset_ns) <= each.smallest_rtt_ns / 2 + 1 for each in taken)
-    bound_ns = 0 if is_one else None if drift_ns is None else -(-smallest // 2) + abs(drift_ns)
+    bound_ns = 0 if is_one else None if drift_ns is None else -(-widest // 2) + abs(drift_ns)
     return HostClock(
         offset_ns=0 if is_one else offset_ns,
         bound_ns=bound_ns,

@@ -21,7 +21,7 @@ from cluster import clocks
 from cluster.kill_switch import Kill, KillSwitch, KillSwitchGone
 from cluster.limits import busy_core_s
 from cluster.links import Link, Links
-from cluster.relay import Relay, RelayStatus
+from cluster.relay import Relay, RelayGone, RelayStatus
 from cluster.scoreboard import AgentState, Scoreboard, row_dtype
 from cluster.zygote_client import Newborn, Zygote, ZygoteClosed, ZygoteGone
 from exchange.keys import ClientKeys
@@ -221,8 +221,10 @@ class AgentHost:
         return self._relay.endpoints
 
     def relay(self) -> RelayStatus | None:
-        """What its relay has done; None if it has none. Errors: RelayGone."""
-        return None if self._relay is None else self._relay.status()
+        """What its relay has done; None if it has none, or has lost it."""
+        with contextlib.suppress(RelayGone):
+            return None if self._relay is None else self._relay.status()
+        return None
 
     def name_vendors(self, vendors: Mapping[int, int]) -> None:
         """Tell the kill switch whose model each agent logged on with. Errors: KillSwitchGone."""

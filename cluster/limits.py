@@ -54,6 +54,12 @@ def bearable_as_host(packed: int = 0) -> list[Bearable]:
     return found
 
 
+def in_processes_of(packed: int, processes: int) -> int:
+    """How many agents, so many to a process, fit where so many processes of one agent would."""
+    fewer = processes * MEMORY_PER_AGENT_KB // (MEMORY_PER_AGENT_KB + (packed - 1) * MEMORY_PER_PACKED_AGENT_KB)
+    return fewer * packed
+
+
 def check_machine(agents: int, processes: int | None = None) -> None:
     """processes: that the agents share, behind a relay; None: one each, and no relay.
 

@@ -238,7 +238,7 @@ class _Watcher(threading.Thread):
             elif now_ns >= next_ns:
                 next_ns = now_ns + WATCH_MS * MS
                 for name, pinger in self._pingers.items():
-                    if now_ns - self._sent_ns.get(name, 0) > self._lost_ns[name]:
+                    if name not in self._sent_ns or now_ns - self._sent_ns[name] > self._lost_ns[name]:
                         self._sent_ns[name] = monotonic_ns()
                         pinger.request_depth(_INSTRUMENT)
             ready = poller.poll(max(1, min(WATCH_MS, (next_ns - monotonic_ns()) // MS)))

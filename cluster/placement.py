@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from cluster import code
 from cluster.guard import RUN_ID_VARIABLE
 from cluster.host import AgentHost
-from cluster.limits import bearable_as_host, bearable_as_venue
+from cluster.limits import bearable_as_host, bearable_as_venue, in_processes_of
 from cluster.priority import before_agents, go_before_agents
 from cluster.venue import VenueKeeper
 from exchange.errors import ConfigurationError
@@ -395,31 +395,33 @@ def venue_node(nodes: list[Node]) -> Node:
     return next((node for node in nodes if node.has_venue_resource), nodes[0])
 
 
-def divide(count: int, nodes: list[Node]) -> list[int]:
+def divide(count: int, nodes: list[Node], packed: int = 0) -> list[int]:
     """How many of `count` agents go to each node, in proportion to its free cores (largest remainders first), and to
     none more than its free memory and threads can bear.
 
+    Args: packed: how many share a process, behind a relay, which spares the venue's descriptors; 0: no relay.
     The venue's node is counted with VENUE_CORES fewer, unless it is the only one with cores.
     Raises: ConfigurationError: they cannot bear so many.
     """
     venue = venue_node(nodes)
-    if count > venue.venue_agents_max:
+    if not packed and count > venue.venue_agents_max:
         raise ConfigurationError(
             f"--agents {count}: on {venue.address} {venue.venue_agents_max_why}; ask for at most "
             f"{venue.venue_agents_max}"
         )
     others = any(node.cores >= 1 for node in nodes if node is not venue)
     cores = [node.cores - VENUE_CORES * (node is venue and others) for node in nodes]
+    bearable = [in_processes_of(packed, node.agents_max) if packed else node.agents_max for node in nodes]
     weights = [max(each, 1.0 if node is venue and not others else 0.0) for node, each in zip(nodes, cores, strict=True)]
     shares = [0] * len(nodes)
     left, open_nodes = count, [n for n, weight in enumerate(weights) if weight > 0]
     while left and open_nodes:
         given = _in_proportion(left, [weights[n] for n in open_nodes])
         for n, share in zip(open_nodes, given, strict=True):
-            taken = min(share, nodes[n].agents_max - shares[n])
+            taken = min(share, bearable[n] - shares[n])
             shares[n] += taken
             left -= taken
-        open_nodes = [n for n in open_nodes if shares[n] < nodes[n].agents_max]
+        open_nodes = [n for n in open_nodes if shares[n] < bearable[n]]
     if left:
         tight = ", ".join(f"{nodes[n].address}: {nodes[n].agents_max_why}" for n in range(len(nodes)) if weights[n])
         raise ConfigurationError(f"--agents {count}: {tight}; ask for at most {count - left}")

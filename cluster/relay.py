@@ -74,7 +74,7 @@ class RelayStatus(TypedDict):
     stopped_reading: int
     """Processes that lost their sessions for that."""
     most_waiting: int
-    """Messages that were found at once, at most: its queue."""
+    """Messages that were found at once, at most; of each socket some hundreds are taken before the next one's turn."""
     longest_pass_ns: int
     """From waking up until all that was found was sent: how late it made a message, at most, once it had a core."""
 
@@ -344,7 +344,8 @@ class _Relaying:
         accounts = self._accounts_of[process]
         for account in accounts:
             del self._owner[account]
-            self._venue.send_multipart((account, _LOG_OFF))
+            with contextlib.suppress(zmq.Again):  # it does not read: these sessions end with this connection
+                self._venue.send_multipart((account, _LOG_OFF), zmq.DONTWAIT)
         self._said["accounts_logged_off"] += len(accounts)
         accounts.clear()
 

@@ -128,9 +128,9 @@ CONNECTION = _record("number", "account", "sessions", "descriptor", "lost")
 """A connection with sessions, by its number modulo the table's length; account NOBODY: none, _TRUNK: of several. lost
 1: a report did not go; 2: its sessions were ended for that, and it does not know yet."""
 
-SESSION = _record("connection", "row", "channel", "heard_sequence", "heard_reports", "rate_ns")
+SESSION = _record("connection", "row", "channel", "ended", "heard_sequence", "heard_reports", "rate_ns")
 """An account's: the number of its connection, NOBODY if it has none, and that connection's row; its own number if it
-shares it, else NOBODY; what it said that it has heard; its message rate."""
+shares it, else NOBODY; how many of its sessions have ended; what it said that it has heard; its message rate."""
 
 TRADE = _record("number", "sequence", "time_ns", "price_ticks", "quantity_lots", "taker_side")
 
@@ -616,6 +616,7 @@ def _unbind(loop, account):
     session = loop.sessions[account]
     connection = loop.connections[session["row"]]
     session["connection"] = NOBODY
+    session["ended"] += 1
     connection["sessions"] -= 1
     if connection["sessions"] == 0:
         connection["account"] = NOBODY
@@ -883,7 +884,7 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
             reason = _NOT_LOGGED_ON
         elif loop.status[0]["with_keys"] != 0 and not _has_key_of(loop, account):
             reason = _WRONG_KEY
-        elif _too_fast(loop, account, now) or not sequencing.has_room(loop.hold):
+        elif _too_fast(loop, account, now):
             reason = _TOO_FAST
         elif fields == _LOG_OFF_FIELDS and kind == _LOG_OFF:
             if count > 0 and _commit(loop, state, sockets, count) < 0:
@@ -894,16 +895,20 @@ def _take_order(loop, state, sockets, count, peer_size, size, now):
                 _decode_explanation(loop, count, account)
             if not _decode(loop, count + commands - 1, account, fields):
                 reason = _MALFORMED
+    release = now
+    if reason == _OK and loop.hold.rules[0]["armed"] != 0:
+        release = sequencing.release_time(loop.hold, loop.commands[count + commands - 1], now)
+        if release > now and not sequencing.has_room(loop.hold):
+            reason = _TOO_FAST
     if reason != _OK:
         if count > 0 and _commit(loop, state, sockets, count) < 0:  # what came before it is answered before it
             return -1
         _refuse(loop, sockets.orders, peer_size, reason, order_id)
         return 0
-    if loop.hold.rules[0]["armed"] != 0:
-        release = sequencing.release_time(loop.hold, loop.commands[count + commands - 1], now)
-        if release > now:
-            sequencing.keep(loop.hold, loop.words, count, commands, account, connection, now, release)
-            return count
+    if release > now:
+        ended = loop.sessions[account]["ended"]
+        sequencing.keep(loop.hold, loop.words, count, commands, account, ended, now, release)
+        return count
     for at in range(count, count + commands):
         _sequence(loop, at, now, now)
     return count + commands
@@ -919,7 +924,8 @@ def _release_due(loop, state, sockets, now, longest):
         slot = sequencing.take_first(hold)
         held = hold.slots[slot]
         account = held["account"]
-        if loop.sessions[account]["connection"] != held["connection"]:  # it ended while its message was held
+        session = loop.sessions[account]
+        if session["connection"] == NOBODY or session["ended"] != held["session"]:  # ended while its message was held
             loop.status[0]["refused"] += 1
             loop.reasons[_NOT_LOGGED_ON] += 1
             continue

@@ -39,8 +39,8 @@ HOLD = _record(
     "late",  # by hold-and-release: arrived after they were due, so that they could not be put into their place
 )
 
-HELD = _record("release_ns", "number", "account", "connection", "arrived_ns", "commands")
-"""A message: when it is due, in which order it came, whose it is, over which connection, how many commands it is."""
+HELD = _record("release_ns", "number", "account", "session", "arrived_ns", "commands")
+"""A message: when it is due, in which order it came, whose it is, in which of its sessions, how many commands it is."""
 
 
 class SequencingConfig(Config):
@@ -109,9 +109,9 @@ def release_time(hold, command, now):
     account = command["account"]
     due = now
     if rules["hold_ns"] > 0:
-        # What is claimed to have been sent in the future, or so long ago that it is late, gains nothing by it.
-        sent = command["sent_ns"] + hold.delays[account]
-        if now - sent > rules["hold_ns"] or sent <= 0:
+        # Sent in the future, or it does not say when: as if it were sent now. Within the bound a claim is believed.
+        sent = command["sent_ns"] + hold.delays[account] if command["sent_ns"] > 0 else now
+        if now - sent > rules["hold_ns"]:
             rules["late"] += 1
         else:
             due = min(sent, now) + rules["hold_ns"]
@@ -150,7 +150,7 @@ def has_room(hold):
 
 
 @helper
-def keep(hold, words, first, commands, account, connection, arrived_ns, release_ns):
+def keep(hold, words, first, commands, account, session, arrived_ns, release_ns):
     """Hold words[first:first + commands] until release_ns; there must be room."""
     rules = hold.rules[0]
     slot = hold.spare[rules["waiting"]]
@@ -159,7 +159,7 @@ def keep(hold, words, first, commands, account, connection, arrived_ns, release_
     held["release_ns"] = release_ns
     held["number"] = rules["held"]
     held["account"] = account
-    held["connection"] = connection
+    held["session"] = session
     held["arrived_ns"] = arrived_ns
     held["commands"] = commands
     for at in range(commands):

@@ -136,7 +136,7 @@ def test_drift_widens_the_bound_and_what_was_not_measured_has_none():
     before, after = Reading(1_000, 200, 128), Reading(1_300, 180, 128)
     found = host_clock(before, after, same_kernel=False)
     assert found == HostClock(
-        offset_ns=1_150, bound_ns=90 + 300, smallest_rtt_ns=180, pings=256, drift_ns=300, measured_offset_ns=1_150
+        offset_ns=1_150, bound_ns=100 + 300, smallest_rtt_ns=180, pings=256, drift_ns=300, measured_offset_ns=1_150
     )
     alone = host_clock(before, None, same_kernel=False)
     assert (alone["offset_ns"], alone["bound_ns"], alone["drift_ns"]) == (1_000, None, None)

@@ -27,6 +27,7 @@ from aar_swarm.progress import Progress
 from aar_swarm.report import defences_plots as plots
 from aar_swarm.report.defences_table import defences_tables
 from aar_swarm.results import Run
+from aar_swarm.resuming import studied_by_one
 from aar_swarm.runner import prepare
 from aar_swarm.scenario import calm_settings, defence_settings, load_scenario, scenario_names
 from aar_swarm.swarm import RunFailed
@@ -280,7 +281,7 @@ def test_another_study_in_its_directory_is_refused(pretended: Pretended, tmp_pat
             measure_defences(out=out, **changed)
     with pytest.raises(ConfigurationError, match="holds no study"):
         measure_defences([door], 1, out=out / "exit-door")
-    with defences._studied_by_one(out), pytest.raises(ConfigurationError, match="is under way"):
+    with studied_by_one(out), pytest.raises(ConfigurationError, match="is under way"):
         measure_defences(out=out)
 
 
@@ -504,7 +505,7 @@ def test_a_real_study(tmp_path: Path) -> None:
     none, supervisor = (cells[name]["measures"] for name in ("none", "supervisor"))
     assert none["halts"]["mean"] == 0 and none["refused_orders"]["mean"] == 0
     assert "prevented.trades" in supervisor and "calm.alerts" in supervisor and "calm.alerts" not in none
-    assert [rung["label"] for rung in found["results"]["exit-door"]["ladder"]][::5] == ["in-line", "1 s"]
+    assert [rung["label"] for rung in found["results"]["exit-door"]["ladder"]][::5] == ["in-line", "100 ms"]
     assert (out / PAGE).stat().st_size > 100_000
     before = (out / TABLE).stat().st_mtime_ns
     again = summary_of(aar("run", "defences", "--out", out, "--json"))

@@ -80,9 +80,10 @@ def test_makers_withdrew_at_their_limits(runs):
 
 @pytest.mark.parametrize(
     "environment",
-    [{}, pytest.param({"NUMBA_DISABLE_JIT": "1"}, marks=pytest.mark.slow)],
+    [{}, {"NUMBA_DISABLE_JIT": "1"}],
     ids=["jit", "no jit"],
 )
+@pytest.mark.slow
 def test_each_of_these_runs_replays_to_the_same_state(runs, environment):
     for agents, breaker in ((A_TENTH, "default"), (ALL, "off"), (ALL, "default")):
         run = runs(agents, breaker)
@@ -121,6 +122,7 @@ def test_two_thousand_are_killed_and_each_death_is_confirmed(tmp_path):
     assert run.summary["trades_after_trip"] == 0
 
 
+@pytest.mark.slow
 def test_a_recorded_day_is_the_market_that_the_crowd_hits(data, tmp_path):
     recording = data / "lobster" / "LOBSTER_SampleFile_GOOG_2012-06-21_10.zip"
     run = aar_swarm.run(

@@ -153,8 +153,8 @@ def test_an_agent_is_not_told_of_what_was_before_it(words, writer):
 def trader(tmp_path, words):
     venue = Venue(tmp_path)
     handler = signal.getsignal(signal.SIGURG)
-    found = AgentProcess(3, spec(venue.endpoints, "Trader", notice_board=words), np.zeros(1, ROW_FIELDS)[0])
-    found.admitted = True
+    found = AgentProcess(3, spec(venue.endpoints, "Trader", notice_board=words), np.zeros(1, ROW_FIELDS))
+    found.agents[0].admitted = True
     yield found, venue
     Trader.during = None
     signal.signal(signal.SIGURG, handler)
@@ -164,9 +164,10 @@ def trader(tmp_path, words):
 
 
 def test_no_order_of_a_halted_instrument_leaves_once_its_halt_is_on_the_board(trader, writer):
-    agent, venue = trader
+    process, venue = trader
+    (agent,) = process.agents
     Trader.during = staticmethod(lambda: writer.post(notice(HALT, 9)))  # decided before, not yet sent
-    agent._take(notice(SIGNAL, 2), 1000)
+    process._hand_out(notice(SIGNAL, 2), 1000)
     _, coin = venue.heard(2)  # the first is the logon
     assert coin[:4] == (CommandKind.PLACE_ORDER, 2, COIN, 1)
     assert not venue.sockets["orders"].poll(100)
@@ -177,24 +178,26 @@ def test_no_order_of_a_halted_instrument_leaves_once_its_halt_is_on_the_board(tr
 
 
 def test_a_signal_notes_the_halt_and_the_strategy_hears_it_at_the_next_turn(trader, writer):
-    agent, _ = trader
+    process, _ = trader
+    (agent,) = process.agents
     signal.raise_signal(signal.SIGURG)  # nothing is there: nothing is noted
     assert not agent.row["halt_heard_ns"]
     writer.post(notice(HALT, 9))
     signal.raise_signal(signal.SIGURG)
     noted_ns = int(agent.row["halt_heard_ns"])
     assert noted_ns and not agent.strategy.heard and os.sched_getscheduler(0) == os.SCHED_OTHER
-    agent._wait(60_000)  # returns at once
-    agent._take_told()
-    agent._take_told()
+    process._wait(60_000)  # returns at once
+    process._take_told()
+    process._take_told()
     assert agent.strategy.heard == [notice(HALT, 9)] and agent.row["halt_heard_ns"] == noted_ns
     writer.post(notice(HALT, 12))
-    agent._take_told()
+    process._take_told()
     assert agent.strategy.heard == [notice(HALT, 9), notice(HALT, 12)]
 
 
 def test_a_signal_ends_an_agent_s_wait(trader, writer):
-    agent, _ = trader
+    process, _ = trader
+    (agent,) = process.agents
 
     def tell() -> None:
         writer.post(notice(HALT, 9))
@@ -202,9 +205,9 @@ def test_a_signal_ends_an_agent_s_wait(trader, writer):
 
     telling = threading.Timer(0.2, tell)
     telling.start()
-    agent._wait(60_000)
+    process._wait(60_000)
     telling.join()
-    assert agent.row["halt_heard_ns"] and not agent.waiting
+    assert agent.row["halt_heard_ns"] and not process.waiting
 
 
 @pytest.fixture

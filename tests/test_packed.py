@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aar_swarm
 from aar_swarm.analysis.explained import explain_run
 from aar_swarm.packing import packs
+from aar_swarm.write_up import _killed_within, relayed
 from cluster.scoreboard import AgentState
 from tests.runs import aar, is_one_line, small, summary_of
 
@@ -39,6 +41,7 @@ def test_a_packed_run_replays_and_its_orders_are_explained(tmp_path: Path) -> No
     assert replayed["same"] is True and replayed["state_hash"] == summary["state_hash"]
 
 
+@pytest.mark.slow
 def test_a_kill_of_all_ends_the_processes_of_many_agents(tmp_path: Path) -> None:
     changes = {"breaker.sell_volume_lots": "100", "breaker.action": "kill_all", "duration_s": "3"}
     summary = summary_of(aar(*small(40, **changes), "--agents-per-process", "8", "--out", tmp_path / "run", "--json"))
@@ -59,3 +62,24 @@ def test_two_thousand_agents_in_a_few_processes(tmp_path: Path) -> None:
     summary = summary_of(aar(*arguments, timeout_s=600))
     assert summary["agent_processes_started"] == 23 and summary["agent_processes_lost"] == 0
     assert summary["agents_exiting"] > 1500
+
+
+def test_agents_of_a_process_that_was_killed_were_not_killed_within_it():
+    rows = np.zeros(6, [("agent_id", "i8"), ("pid", "i8"), ("killed_ns", "i8")])
+    rows["agent_id"], rows["pid"] = range(6), [10, 10, 10, 13, 13, 13]
+    rows["killed_ns"] = [5, 5, 0, 0, 5, 0]  # one of the first process had not heard of it
+    assert _killed_within(rows, {0}) == 1
+    assert _killed_within(rows, set()) == 3
+
+
+def test_a_relay_that_was_lost_is_counted_and_the_others_are_told():
+    known = {"scheduling": "SCHED_FIFO", "to_venue": 3, "longest_pass_ns": 7}
+    assert relayed([]) is None
+    assert relayed([known, None]) == {"lost": 1, **known}
+    assert relayed([None]) == {"lost": 1}
+    assert relayed([known, {**known, "longest_pass_ns": 9}]) == {
+        **known,
+        "lost": 0,
+        "to_venue": 6,
+        "longest_pass_ns": 9,
+    }

@@ -1,10 +1,12 @@
 """How agents are divided among nodes, and what an address is refused for."""
 
+import dataclasses
 import importlib.util
 
 import pytest
 
 from cluster import code, placement
+from cluster.limits import in_processes_of
 from cluster.placement import Node, divide
 from exchange.errors import ConfigurationError
 
@@ -64,3 +66,15 @@ def test_a_venue_starts_from_the_driver_s_sources_only_where_they_are_the_same(t
     assert code.venue_root() == tmp_path / "shipped"
     monkeypatch.setenv(code.ROOT_VARIABLE, str(tmp_path / "absent"))
     assert code.venue_root() == tmp_path / "shipped"
+
+
+def test_agents_that_share_processes_are_bounded_by_memory_and_not_by_the_venue_s_descriptors():
+    small = [dataclasses.replace(node("a"), agents_max=100, venue_agents_max=50, venue_agents_max_why="descriptors")]
+    with pytest.raises(ConfigurationError, match="descriptors"):
+        divide(60, small)
+    assert divide(60, small, packed=1) == [60]
+    assert divide(in_processes_of(100, 100), small, packed=100) == [in_processes_of(100, 100)]
+    with pytest.raises(ConfigurationError, match="ask for at most"):
+        divide(100_000, small, packed=100)
+    assert in_processes_of(1, 100) == 100
+    assert in_processes_of(151, 100) == 50 * 151  # 150 more agents take as much memory as a process

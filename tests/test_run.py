@@ -165,6 +165,7 @@ def test_a_report_can_be_written_anew(finished, tmp_path, aar_here):
     assert "exit" in (copy / results.REPORT).read_text()
 
 
+@pytest.mark.slow
 def test_python_can_do_what_the_command_line_does(tmp_path):
     """A halted market refuses everything, and who was told knows."""
     run = aar_swarm.run(

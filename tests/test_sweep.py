@@ -316,6 +316,7 @@ def sweep_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Callable[[
     return lambda: subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_of_a_sweep_outlives_its_driver(tmp_path, sweep_driver, nothing_left, end):
     """With Ray, two trials under way on a core each."""

@@ -100,7 +100,7 @@ def reversed_without(arrival: Array, part: Array) -> float:
     ½: without it the order is unrelated to that which was seen.
     """
     rest = arrival - part
-    if np.ptp(rest) == 0:
+    if np.ptp(rest) == 0 or np.ptp(arrival) == 0:
         return 0.5
     n = len(arrival)
     tau_b = float(kendalltau(arrival, rest).statistic)
