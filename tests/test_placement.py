@@ -64,3 +64,16 @@ def test_a_venue_starts_from_the_driver_s_sources_only_where_they_are_the_same(t
     assert code.venue_root() == tmp_path / "shipped"
     monkeypatch.setenv(code.ROOT_VARIABLE, str(tmp_path / "absent"))
     assert code.venue_root() == tmp_path / "shipped"
+
+
+@pytest.mark.parametrize("changed", ["exchange/server.py", "cluster/launch/a.py", "aar_swarm/scenarios/exit-door.toml"])
+def test_any_difference_in_what_a_run_is_made_of_is_another_code(tmp_path, changed):
+    for name in ("exchange/server.py", "cluster/launch/a.py", "aar_swarm/cli.py", "aar_swarm/scenarios/exit-door.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    before = code.digest(tmp_path)
+    (tmp_path / "exchange" / "__pycache__").mkdir()
+    (tmp_path / "exchange" / "__pycache__" / "server.nbc").write_text("compiled")
+    assert code.digest(tmp_path) == before
+    (tmp_path / changed).write_text("x")
+    assert code.digest(tmp_path) != before
