@@ -65,8 +65,8 @@ class TrialKeeper:
         self._lacking = None
         if len(self.cores) < cores:
             self._lacking = (
-                f"cores {cores}: place {number + 1} on {socket.gethostname()} needs {(number + 1) * cores} cores there, "
-                f"and a process may use {len(allowed)}; ask for fewer, or tell Ray of no more than there are "
+                f"cores {cores}: place {number + 1} on {socket.gethostname()} needs {(number + 1) * cores} cores "
+                f"there, and a process may use {len(allowed)}; ask for fewer, or tell Ray of no more than there are "
                 "(--num-cpus)"
             )
         self._task: Task | None = None
