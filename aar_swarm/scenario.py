@@ -294,9 +294,14 @@ def load_scenario(
     return scenario
 
 
+def path_of(name: str) -> Path:
+    """Where a scenario is, by name or path; there may be no such file."""
+    return Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
+
+
 def _read(name: str) -> tuple[Path, dict[str, Any]]:
     """A scenario's file and its tables, unchecked but for their shapes. Raises: ConfigurationError."""
-    path = Path(name) if name.endswith(".toml") else _DIRECTORY / f"{name}.toml"
+    path = path_of(name)
     if not path.is_file() and name.endswith(".toml"):
         raise ConfigurationError(f"{path}: there is no such file")
     if not path.is_file():

@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 PACKAGES = ("exchange", "cluster", "aar_swarm")
@@ -39,21 +38,25 @@ def _path_of(name: str) -> str | None:
 
 def variables() -> dict[str, str]:
     """What tells the actors of a run which code its driver has, and where."""
-    return {ROOT_VARIABLE: str(ROOT), DIGEST_VARIABLE: _digest(ROOT)}
+    return {ROOT_VARIABLE: str(ROOT), DIGEST_VARIABLE: digest()}
 
 
 def venue_root() -> Path:
-    """From where this node starts a venue or a supervisor: the driver's sources if they are here, else our own."""
-    root, digest = os.environ.get(ROOT_VARIABLE), os.environ.get(DIGEST_VARIABLE)
-    if root and digest and (Path(root) / "exchange" / "server.py").is_file() and _digest(Path(root)) == digest:
+    """From where this node starts what is ours, as a venue, a supervisor, a trial: the driver's sources if they are
+    here, all of them the same, else our own."""
+    root, wanted = os.environ.get(ROOT_VARIABLE), os.environ.get(DIGEST_VARIABLE)
+    if root and wanted and (Path(root) / "exchange" / "server.py").is_file() and digest(Path(root)) == wanted:
         return Path(root)
     return ROOT
 
 
-@cache
-def _digest(root: Path) -> str:
-    """Of all that a venue is made of."""
-    digest = hashlib.blake2b(digest_size=16)
-    for source in sorted((root / "exchange").glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    return digest.hexdigest()
+def digest(root: Path | None = None) -> str:
+    """Of all that a run is made of, in a directory (None: this process's): the modules of our packages as they are on
+    the disk now, and the scenarios."""
+    root = ROOT if root is None else root
+    found = hashlib.blake2b(digest_size=16)
+    for package in PACKAGES:
+        for source in sorted([*(root / package).rglob("*.py"), *(root / package).rglob("scenarios/*.toml")]):
+            content = source.read_bytes()
+            found.update(f"{source.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()

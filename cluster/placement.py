@@ -119,7 +119,7 @@ def _start(temporary: str, quiet: dict[str, Any]) -> None:
             **quiet,
         )
     except Exception as error:  # noqa: BLE001 - Ray raises a plain Exception when it does not come up in time
-        raise RayDidNotStart(f"Ray did not start: {_first_line(error)}") from None
+        raise RayDidNotStart(f"Ray did not start: {first_line(error)}") from None
 
 
 def _connect(address: str, strategies: Iterable[str], quiet: dict[str, Any]) -> None:
@@ -137,12 +137,12 @@ def _connect(address: str, strategies: Iterable[str], quiet: dict[str, Any]) -> 
         ) from None
     except Exception as error:  # noqa: BLE001 - of every kind: no cluster, another version of Ray or Python, no token
         raise ConfigurationError(
-            f"--address {address}: {_first_line(error)}; is a Ray cluster running there, of this version "
+            f"--address {address}: {first_line(error)}; is a Ray cluster running there, of this version "
             f"({ray.__version__}) and with this token?"
         ) from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
@@ -201,7 +201,7 @@ def _surveyed(address: str) -> list[Node]:
                 }
                 nodes.append(_on(node, free[node["NodeID"]], **found))
     except ray.exceptions.RayError as error:
-        raise ConfigurationError(f"--address {address}: its nodes cannot run our code: {_first_line(error)}") from None
+        raise ConfigurationError(f"--address {address}: its nodes cannot run our code: {first_line(error)}") from None
     useful = [node for node in nodes if node.cores >= 1 or node.has_venue_resource]
     if not any(node.cores >= 1 for node in useful):
         raise ConfigurationError(
@@ -369,7 +369,7 @@ class Actor:
         except ray.exceptions.GetTimeoutError:
             raise ActorDied(f"{self.what} on {self.node.address} has not answered for {timeout_s:.0f} s") from None
         except ray.exceptions.RayError as error:  # its answer was on a node that is gone
-            raise ActorDied(f"{self.what} on {self.node.address}: {_first_line(error)}") from None
+            raise ActorDied(f"{self.what} on {self.node.address}: {first_line(error)}") from None
 
     def call(self, method: str, *arguments: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         return self.end(self.begin(method, *arguments), timeout_s)

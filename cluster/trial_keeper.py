@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from cluster import code
 from cluster.guard import RUN_ID_VARIABLE, TMP_DIR_PREFIX, Guard, new_run_id
 from exchange import clock
+from exchange.errors import ConfigurationError
 
 _INTERRUPT_S = 20.0
 """How long a command may take to end in order after Ctrl-C's signal."""
@@ -60,17 +61,37 @@ class TrialKeeper:
     def __init__(self, cores: int, number: int) -> None:
         """Take cores [number · cores, (number + 1) · cores) of those that this process may use."""
         allowed = sorted(os.sched_getaffinity(0))
-        self.cores = allowed[number * cores : (number + 1) * cores] or allowed
+        self.cores = allowed[number * cores : (number + 1) * cores]
+        self._lacking = None
+        if len(self.cores) < cores:
+            self._lacking = (
+                f"cores {cores}: place {number + 1} on {socket.gethostname()} needs {(number + 1) * cores} cores "
+                f"there, and a process may use {len(allowed)}; ask for fewer, or tell Ray of no more than there are "
+                "(--num-cpus)"
+            )
         self._task: Task | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
         self._directory = ""
         self._begun_ns = 0
+        self._interrupted_ns: int | None = None
+
+    def check(self) -> None:
+        """Raises: ConfigurationError: there are fewer cores than asked for; none is ever shared instead."""
+        if self._lacking is not None:
+            raise ConfigurationError(self._lacking)
 
     def start(self, task: Task) -> None:
-        """Begin it. Errors: OSError, RuntimeError: it cannot start."""
-        task = Task(*task)
-        self._task = task
+        """Begin it. Raises: OSError, RuntimeError: it cannot start, and nothing of it is left; as `check`."""
+        self.check()
+        try:
+            self._start(Task(*task))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, task: Task) -> None:
+        self._task, self._interrupted_ns = task, None
         self._directory = tempfile.mkdtemp(prefix=TMP_DIR_PREFIX)
         # What this process starts from here on ends with it, and the directory is removed, also after a kill -9.
         self._guard = Guard.start(new_run_id(), self._directory)
@@ -95,19 +116,27 @@ class TrialKeeper:
             os.sched_setaffinity(0, before)
 
     def poll(self) -> Outcome | None:
-        """What became of it, once it has ended; None until then."""
+        """What became of it, once it has ended; None until then. One that took too long is interrupted, and killed if
+        it does not end; none of that is waited for here, as the caller has others to look after.
+        """
         assert self._task is not None and self._process is not None
         status = self._process.poll()
-        seconds = (clock.monotonic_ns() - self._begun_ns) / clock.SECOND
-        if status is None and seconds <= self._task.timeout_s:
-            return None
+        now_ns = clock.monotonic_ns()
+        seconds = (now_ns - self._begun_ns) / clock.SECOND
+        if status is None and self._interrupted_ns is None and seconds > self._task.timeout_s:
+            self._interrupted_ns = now_ns
+            self._process.send_signal(signal.SIGINT)
+        late = self._interrupted_ns is not None
         if status is None:
-            self._end()
+            if not late or now_ns - (self._interrupted_ns or 0) <= _INTERRUPT_S * clock.SECOND:
+                return None
+            self._process.kill()
+            self._process.wait()
         said = Path(self._directory, "said").read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
         out = self._task.out or os.path.join(self._directory, "out")
         files = {name: Path(out, name).read_bytes() for name in self._task.files if Path(out, name).is_file()}
         self._clear()
-        return Outcome(status, said, seconds, socket.gethostname(), self.cores, files)
+        return Outcome(None if late else status, said, seconds, socket.gethostname(), self.cores, files)
 
     def stop(self) -> None:
         """End it, in order if it does so within seconds; nothing of it is left. Idempotent."""
@@ -127,8 +156,9 @@ class TrialKeeper:
     def _clear(self) -> None:
         if self._guard is not None:
             self._guard.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._process = self._guard = None
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._process, self._guard, self._directory = None, None, ""
 
 
 def _environment(keep_ray: bool) -> dict[str, str]:

@@ -12,7 +12,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.placement import ActorDied, Node
+from cluster.placement import ActorDied, Node, first_line
 from cluster.trial_keeper import Outcome, Task, TrialKeeper
 from exchange.errors import ConfigurationError
 
@@ -40,6 +40,10 @@ class Place:
         remote: Any = ray.remote(num_cpus=self._cores, max_restarts=0)(TrialKeeper)
         self._keeper = remote.options(scheduling_strategy=on_group).remote(self._cores, self._number)
         return True
+
+    def check(self) -> None:
+        """Raises: ActorDied; ConfigurationError: the node has fewer cores than Ray was told."""
+        self._call("check", timeout_s=_PLACE_TIMEOUT_S)
 
     def start(self, task: Task) -> None:
         """Raises: ActorDied, OSError, RuntimeError."""
@@ -70,13 +74,15 @@ class Place:
             raise ActorDied(
                 f"the place for trials on {self.node.address} has not answered for {timeout_s:g} s"
             ) from None
+        except ray.exceptions.RayError as error:  # its answer was on a node that is gone
+            raise ActorDied(f"the place for trials on {self.node.address}: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
 def places(nodes: list[Node], cores: int, at_most: int) -> Iterator[list[Place]]:
     """As many places of `cores` cores each as the nodes have, at most so many.
 
-    Raises: ConfigurationError: no node has so many cores, or none free.
+    Raises: ConfigurationError: no node has so many cores, or none free, or fewer than Ray was told.
     """
     room = [(node, number) for node in nodes for number in range(int(node.cores) // cores)]
     if not room:
@@ -88,7 +94,14 @@ def places(nodes: list[Node], cores: int, at_most: int) -> Iterator[list[Place]]
         found = [place for at, place in enumerate(asked) if place.wait(_PLACE_TIMEOUT_S if at == 0 else 5.0)]
         if not found:
             raise ConfigurationError(f"cores {cores}: no node had them free within {_PLACE_TIMEOUT_S:.0f} s")
-        yield found
+        alive = []
+        for place in found:
+            with contextlib.suppress(ActorDied):
+                place.check()
+                alive.append(place)
+        if not alive:
+            raise ConfigurationError(f"cores {cores}: no node answers as a place for trials; look at ray status")
+        yield alive
     finally:
         for place in asked:
             with contextlib.suppress(Exception):  # the cluster is gone, or was never reached

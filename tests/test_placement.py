@@ -78,3 +78,16 @@ def test_agents_that_share_processes_are_bounded_by_memory_and_not_by_the_venue_
         divide(100_000, small, packed=100)
     assert in_processes_of(1, 100) == 100
     assert in_processes_of(151, 100) == 50 * 151  # 150 more agents take as much memory as a process
+
+
+@pytest.mark.parametrize("changed", ["exchange/server.py", "cluster/launch/a.py", "aar_swarm/scenarios/exit-door.toml"])
+def test_any_difference_in_what_a_run_is_made_of_is_another_code(tmp_path, changed):
+    for name in ("exchange/server.py", "cluster/launch/a.py", "aar_swarm/cli.py", "aar_swarm/scenarios/exit-door.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    before = code.digest(tmp_path)
+    (tmp_path / "exchange" / "__pycache__").mkdir()
+    (tmp_path / "exchange" / "__pycache__" / "server.nbc").write_text("compiled")
+    assert code.digest(tmp_path) == before
+    (tmp_path / changed).write_text("x")
+    assert code.digest(tmp_path) != before

@@ -65,6 +65,7 @@ def test_trials_of_all_sweeps_are_one_table(runs):
         ("COPY (SELECT 1) TO 'x.csv'", "COPY is not for here"),
         ("CREATE TABLE t (a INT)", "CREATE is not for here"),
         ("SET threads = 1", "SET is not for here"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'", "EXPLAIN is not for here"),
         ("SELECT * FROM read_text('/etc/hostname')", "disabled by configuration"),
         ("SELECT * FROM '/etc/hostname'", "/etc/hostname"),
     ],
@@ -95,3 +96,14 @@ def test_what_is_printed(runs, aar_here):
     assert aar_here("sql", asked, runs, "--csv").stdout.split() == ["seed,trades", "1,1", "2,2"]
     assert "trades" in aar_here("sql", asked, runs).stdout
     assert aar_here("sql", asked, runs, "--csv", "--json").returncode == 2
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"x" * 100 + b"PAR1", b""])
+def test_a_damaged_table_is_named_in_one_line(tmp_path, aar_here, content):
+    (tmp_path / table.TABLE).write_bytes(content)
+    done = aar_here("sql", "SELECT * FROM trials", tmp_path)
+    assert done.returncode == 2 and table.TABLE in done.stderr and is_one_line(done.stderr), done.stderr
+
+
+def test_the_columns_are_told(runs):
+    assert ("seed", "BIGINT") in [row[:2] for row in query("DESCRIBE trials", [runs])[1]]

@@ -15,11 +15,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from aar_swarm.scenario import path_of
 from aar_swarm.swarm import RunFailed
 from aar_swarm.sweeps import performing, records, table
 from aar_swarm.sweeps.experiment import Experiment, Planned, plan, read_experiment
 from aar_swarm.sweeps.performing import Sweep, sweep
-from cluster.placement import ActorDied
+from cluster import trial_keeper
+from cluster.placement import ActorDied, Node
 from cluster.trial_keeper import Outcome, Task, TrialKeeper
 from exchange.errors import ConfigurationError
 from tests.processes import ROOT, marked_pids, wait_until
@@ -106,7 +108,9 @@ def test_an_experiment_that_cannot_be_is_refused_in_one_line(tmp_path, text, sai
         (("noise.count", "noise.counts"), "noise.counts"),
         (("4, 5", '4, "many"'), "noise.count = many"),
         (('"exit-door"', '"exit"'), "exit"),
-        (("[1, 2]", "[-1]"), "--seed -1"),
+        (("[1, 2]", "[-1, 2]"), "seeds.0: Input should be greater"),
+        (("[4, 5]", "[4, 2026-01-02]"), "noise.count: [4, datetime.date(2026, 1, 2)] is a list"),
+        (("duration_s = 2.5", "duration_s = 2026-01-02"), "duration_s: 2026-01-02 is a date"),
         (("cores = 1", "hosts = 2"), "--address"),
     ],
 )
@@ -123,7 +127,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sweep
     monkeypatch.setenv("DUMMY_TRIALS", str(log))
 
     def make(making: Any, asked: Experiment, address: str | None, program: Any) -> None:
-        places = [TrialKeeper(1, number) for number in range(2)]
+        places = [TrialKeeper(1, number) for number in range(min(2, len(os.sched_getaffinity(0))))]
         making.perform(making.pending, places, lambda trial: making.task(trial, program, None))
 
     def call(text: str = FILE, **options: Any) -> Sweep:
@@ -169,13 +173,60 @@ def test_other_programs_or_another_scenario_file_do_not_go_on_with_a_sweep(tmp_p
     here()
     path = tmp_path / "out" / records.EXPERIMENT
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps({**kept, "scenarios": {"exit-door": {"duration_s": 1}}}))
-    with pytest.raises(ConfigurationError, match="has changed since"):
-        here()
+    for change, said in (
+        ({"files": {"exit-door": "another"}}, "scenario exit-door: has changed since"),
+        ({"code": "another"}, "own code has changed"),
+        ({"cluster": True}, "were made on a cluster, and now none is named"),
+    ):
+        path.write_text(json.dumps({**kept, **change}))
+        with pytest.raises(ConfigurationError, match=said):
+            here()
     path.write_text(json.dumps(kept))
     monkeypatch.setattr(records, "versions", lambda: {"aar-swarm": "9"})
     with pytest.raises(ConfigurationError, match="other versions"):
         here()
+
+
+def test_a_change_in_a_breaker_of_a_scenario_s_file_is_seen(tmp_path, here):
+    own = tmp_path / "own.toml"
+    own.write_text(path_of("exit-door").read_text())
+    text = FILE.replace('"exit-door"', '"own.toml"')
+    assert here(text).done == 8
+    own.write_text(own.read_text() + "\n[sizes.mine]\nagents = 50\n")
+    with pytest.raises(ConfigurationError, match="has changed since"):
+        here(text)
+
+
+def test_trials_of_one_sweep_have_as_many_cores_each(tmp_path, here):
+    here()
+    for hosts, cores in ((1, 2), (3, 6), (1, 2)):
+        records.note_cores(tmp_path / "out", hosts, cores)
+    here()  # keeps what it found
+    with pytest.raises(ConfigurationError, match="had 2, and would have 1 now"):
+        records.note_cores(tmp_path / "out", 1, 1)
+
+
+def test_heads_without_cores_are_no_nodes_for_trials():
+    head, node = Node("a", "10.0.0.1", 0.0, True), Node("b", "10.0.0.2", 2.0, False)
+    assert performing.with_cores([head, node]) == [node]
+    with pytest.raises(ConfigurationError, match="has a core"):
+        performing.with_cores([head])
+
+
+def test_paths_of_scenarios_are_from_the_experiment_s_directory_everywhere(tmp_path):
+    (tmp_path / "own.toml").write_text("")
+    own = str(tmp_path / "own.toml")
+    for text in ('scenario = "own.toml"', '[grid]\nscenario = ["own.toml"]', '[[trial]]\nscenario = "own.toml"'):
+        assert [trial.arguments["scenario"] for trial in planned(tmp_path, text)] == [own]
+    named = planned(tmp_path, '[grid]\nscenario = ["exit-door", "absent.toml"]')
+    assert [trial.arguments["scenario"] for trial in named] == ["exit-door", "absent.toml"]
+
+
+def test_a_scenario_s_file_is_refused_where_other_nodes_make_the_trials(tmp_path):
+    (tmp_path / "own.toml").write_text(path_of("exit-door").read_text())
+    with pytest.raises(ConfigurationError, match="not shipped") as error:
+        sweep(written(tmp_path, 'scenario = "own.toml"'), tmp_path / "out", "10.0.0.1:6379")
+    assert "\n" not in str(error.value)
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(tmp_path, here):
@@ -213,6 +264,19 @@ def test_half_a_trial_is_removed_and_a_damaged_one_made_again(tmp_path, here):
     assert again.done == 8 and started(tmp_path) == [1] * 4
     assert again.trials.drop("seconds", "started_utc").equals(found.trials.drop("seconds", "started_utc"))
     assert sorted(path.name for path in trials.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_trial_that_was_being_replaced_is_never_lost(tmp_path, here, new):
+    found = here()
+    trial = tmp_path / "out" / records.TRIALS / found.planned[0].name
+    trial.rename(trial.with_name(trial.name + ".old.part"))  # killed just then
+    if new:
+        shutil.copytree(trial.with_name(trial.name + ".old.part"), trial.with_name(trial.name + records.PART))
+    assert here().done == 8 and started(tmp_path) == []
+    shutil.copytree(trial, trial.with_name(trial.name + ".old.part"))  # killed before it was removed
+    assert here().done == 8 and started(tmp_path) == []
+    assert len(list(trial.parent.iterdir())) == 8
 
 
 def test_failures_are_kept_with_their_reasons_and_the_others_go_on(tmp_path, here, nothing_left):
@@ -257,6 +321,63 @@ def test_a_sweep_goes_on_while_a_place_is_left_and_ends_with_a_word_when_none_is
         here(FILE.replace("[1, 2]", "[1, 2, 3, 4]"))
 
 
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("the guard did not start")])
+def test_a_trial_that_cannot_start_gives_its_place_back(tmp_path, here, monkeypatch, error):
+    class Full(TrialKeeper):
+        def _start(self, task: Task) -> None:
+            if "1" in task.arguments:
+                raise error
+            super()._start(task)
+
+    keeper = Full(1, 0)
+
+    def make(making: Any, asked: Experiment, address: str | None, program: Any) -> None:
+        making.perform(making.pending, [keeper], lambda trial: making.task(trial, program, None))
+
+    monkeypatch.setattr(performing, "_make", make)
+    found = here()
+    assert found.done == 4 and {each["reason"] for each in found.failures} == {str(error)}
+
+
+def test_what_was_made_for_a_trial_that_cannot_start_is_removed(tmp_path, monkeypatch, nothing_left):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    keeper = TrialKeeper(1, 0)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match="file"):
+        keeper.start(Task([], str(blocked / "out"), [], 1.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    keeper.start(Task(["-c", "pass"], None, [], 60.0))
+    wait_until(lambda: keeper.poll() is not None, "the next one made", 30)
+
+
+def test_a_place_never_shares_cores_for_want_of_its_own():
+    there = len(os.sched_getaffinity(0))
+    TrialKeeper(there, 0).check()
+    for cores, number in ((there + 1, 0), (1, there)):
+        with pytest.raises(ConfigurationError, match=f"a process may use {there}"):
+            TrialKeeper(cores, number).start(Task(["-c", "pass"], None, [], 60.0))
+
+
+def test_looking_at_a_trial_that_does_not_end_waits_for_nothing(tmp_path, monkeypatch, nothing_left):
+    keeper = TrialKeeper(1, 0)
+    code = "import pathlib, signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    code += f"pathlib.Path({str(tmp_path / 'deaf')!r}).touch(); time.sleep(600)"
+    keeper.start(Task(["-c", code], None, [], 0.0))
+    wait_until((tmp_path / "deaf").exists, "deaf to Ctrl-C", 30)
+    assert keeper.poll() is None and keeper.poll() is None
+    monkeypatch.setattr(trial_keeper, "_INTERRUPT_S", 0.0)
+    outcome = keeper.poll()
+    assert outcome is not None and outcome.exit_status is None
+
+
+def test_what_was_asked_for_wins_over_a_figure_of_the_same_name():
+    record = {"arguments": {"agents": 5}, "settings": {"duration_s": 2.5}, "seed": 1, "cores": [0]}
+    found = table.row(record, {"agents": 4, "duration_s": 9.0, "seed": 7, "trades": 3})
+    assert (found["agents"], found["duration_s"], found["seed"], found["trades"]) == (5, 2.5, 1, 3)
+
+
 def test_a_whole_run_directory_stays_where_it_was_asked_for(tmp_path, here):
     found = here(FILE.replace("cores = 1", "keep = true"))
     names = {path.name for path in Path(found.trials["directory"][0]).iterdir()}
@@ -278,11 +399,11 @@ def test_columns_have_one_type_whatever_the_trials_gave(tmp_path, here):
 
 
 DRIVER = """
-import sys
+import os, sys
 from aar_swarm.sweeps import performing
 from tests.test_sweep import DUMMY, TrialKeeper
 def make(making, asked, address, program):
-    places = [TrialKeeper(1, number) for number in range(2)]
+    places = [TrialKeeper(1, number) for number in range(min(2, len(os.sched_getaffinity(0))))]
     making.perform(making.pending, places, lambda trial: making.task(trial, program, None))
 performing._make = make
 found = performing.sweep(sys.argv[1], sys.argv[2], alongside=True, program=DUMMY)

@@ -34,7 +34,7 @@ FIGURES = (
     Figure("venue_ns_p99", "Venue time p99", "ms", 1e-6),
     Figure("agent_memory_kb", "Memory an agent", "MB", 1e-3),
     Figure("cores_busy", "Cores busy in the session", "cores"),
-    Figure("agent_processes_lost", "Agents lost", ""),
+    Figure("agent_processes_lost", "Processes lost", ""),
 )
 _DIFFERENCES = {
     "stampede_spread_ms": ("stampede_first_ms", "stampede_last_ms"),

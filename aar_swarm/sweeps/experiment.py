@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,7 +41,7 @@ class Experiment(BaseModel):
     settings: dict[str, Any] = {}
     grid: dict[str, Any] = {}
     trial: list[dict[str, Any]] = []
-    seeds: list[int] | None = None
+    seeds: list[Annotated[int, Field(ge=0, lt=1 << 63)]] | None = None
     repeats: int | None = Field(default=None, ge=1)
     """Seeds 1, 2, …"""
     cores: int | None = Field(default=None, ge=1)
@@ -111,13 +111,23 @@ def read_experiment(path: str | Path) -> Experiment:
         found = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    scenario = found.get("scenario")
-    if isinstance(scenario, str) and scenario.endswith(".toml") and (path.parent / scenario).is_file():
-        found["scenario"] = str((path.parent / scenario).resolve())
+    trials = found.get("trial")
+    for place in (found, found.get("grid"), *(trials if isinstance(trials, list) else ())):
+        if isinstance(place, dict) and "scenario" in place:
+            place["scenario"] = _from(path.parent, place["scenario"])
     try:
         return Experiment(**found)
     except ValidationError as error:
         raise ConfigurationError(explain(error, f"{path}: ")) from None
+
+
+def _from(directory: Path, scenario: Any) -> Any:
+    """A scenario's name, or path, or a list of such, as an experiment in that directory means it."""
+    if isinstance(scenario, list):
+        return [_from(directory, each) for each in scenario]
+    if isinstance(scenario, str) and scenario.endswith(".toml") and (directory / scenario).is_file():
+        return str((directory / scenario).resolve())
+    return scenario
 
 
 def plan(experiment: Experiment, where: str = "the experiment") -> list[Planned]:
@@ -136,6 +146,8 @@ def plan(experiment: Experiment, where: str = "the experiment") -> list[Planned]
     fixed = flat(experiment.settings)
     for name in set(fixed) & set(ARGUMENTS):
         raise ConfigurationError(f"{where}: settings.{name}: write {name} above the tables, not as a setting")
+    for table in (experiment.settings, experiment.grid, *experiment.trial):
+        _check_values(flat(table), where)
     varied = [flat(each) for each in experiment.trial] or list(_grid(flat(experiment.grid), where))
     if len(varied) * len(seeds) > MAX_TRIALS:
         raise ConfigurationError(
@@ -155,6 +167,16 @@ def _grid(grid: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
             raise ConfigurationError(f"{where}: grid.{key}: write a list of values (given: {values!r})")
     for chosen in itertools.product(*grid.values()):
         yield dict(zip(grid, chosen, strict=True))
+
+
+def _check_values(values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ConfigurationError(
+                f"{where}: {key}: {value} is a {type(value).__name__}; write a number, a text, true or false, or a list"
+            ) from None
 
 
 def _planned(

@@ -132,6 +132,14 @@ def _check(planned: Sequence[Planned], address: str | None) -> None:
     """Each combination of settings once, with the last seed. Raises: ConfigurationError."""
     if address is None and any(trial.arguments.get("hosts", 1) > 1 for trial in planned):
         raise ConfigurationError("hosts: more than one needs a cluster; give its --address")
+    for trial in planned:
+        scenario = trial.arguments["scenario"]
+        # A run over the whole cluster is driven from here, and reads the file here.
+        if address is not None and scenario.endswith(".toml") and trial.arguments.get("hosts", 1) == 1:
+            raise ConfigurationError(
+                f"scenario {scenario}: a file is not shipped to the nodes that make the trials; with --address name "
+                "one of `aar scenarios` and change it by [settings]"
+            )
     last = {json.dumps([trial.arguments, trial.settings]): trial for trial in planned}
     for trial in last.values():
         try:
@@ -147,24 +155,27 @@ def _make(making: "_Making", asked: Experiment, address: str | None, program: Se
     try:
         guard = Guard.start(new_run_id(), temporary)
         making.progress.stage("starting Ray" if address is None else f"connecting to {address}")
-        with placement.ray_session(address, temporary, reserve=False) as nodes:
+        with placement.ray_session(address, temporary, reserve=False) as found:
+            nodes = with_cores(found)
             alone = [trial for trial in making.pending if trial.arguments.get("hosts", 1) == 1]
             over_all = [trial for trial in making.pending if trial.arguments.get("hosts", 1) > 1]
             for trial in over_all:
                 if trial.arguments["hosts"] != len(nodes):
                     raise ConfigurationError(
-                        f"hosts {trial.arguments['hosts']}: the cluster at {address} has {len(nodes)}, and a run uses "
-                        "all of them; start a cluster of that size"
+                        f"hosts {trial.arguments['hosts']}: the cluster at {address} has {len(nodes)} with cores, and "
+                        "a run uses all of them; start a cluster of that size"
                     )
             if alone:
-                cores = asked.cores or max(1, min(int(node.cores) for node in nodes))
+                cores = asked.cores or min(int(node.cores) for node in nodes)
+                records.note_cores(making.directory, 1, cores)
                 at_most = min(len(alone), asked.at_once or len(alone))
                 with trials.places(nodes, cores, at_most) as places:
                     told = f"{len(places)} trial{'' if len(places) == 1 else 's'} at a time, {cores} cores each"
                     making.progress.stage(told)
                     making.perform(alone, list(places), lambda trial: making.task(trial, program, None))
             if over_all:
-                keeper = TrialKeeper(os.cpu_count() or 1, 0)
+                records.note_cores(making.directory, len(nodes), sum(int(node.cores) for node in nodes))
+                keeper = TrialKeeper(len(os.sched_getaffinity(0)), 0)
                 making.perform(over_all, [keeper], lambda trial: making.task(trial, program, address))
     except placement.RayDidNotStart as error:
         raise RunFailed(f"{error}; is the machine busy with something else?") from None
@@ -172,6 +183,14 @@ def _make(making: "_Making", asked: Experiment, address: str | None, program: Se
         if guard is not None:
             guard.close()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def with_cores(nodes: Sequence[placement.Node]) -> list[placement.Node]:
+    """Those that can make a trial: a head or a venue's node may have been given none. Raises: ConfigurationError."""
+    found = [node for node in nodes if node.cores >= 1]
+    if not found:
+        raise ConfigurationError(f"none of the {len(nodes)} nodes has a core for trials; start one with --num-cpus")
+    return found
 
 
 class _Making:
@@ -245,7 +264,10 @@ class _Making:
                     begun = clock.utc_stamp()
                     try:
                         place.start(task(trial))
-                    except (placement.ActorDied, OSError, RuntimeError) as error:
+                    except placement.ActorDied as error:
+                        self._lost(trial, error, begun)
+                    except (OSError, RuntimeError) as error:  # the place is sound
+                        idle.append(place)
                         self._lost(trial, error, begun)
                     else:
                         running.append((place, trial, begun))
@@ -255,6 +277,12 @@ class _Making:
                         outcome = place.poll()
                     except (placement.ActorDied, OSError) as error:
                         running.remove(each)
+                        if isinstance(
+                            error, OSError
+                        ):  # what it left cannot be read; the place is sound once it is empty
+                            with contextlib.suppress(placement.ActorDied, OSError):
+                                place.stop()
+                                idle.append(place)
                         self._lost(trial, error, begun)
                         continue
                     if outcome is not None:

@@ -5,6 +5,7 @@ trial's directory gets its name when it is complete; until then it is NAME.part,
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -14,14 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from aar_swarm.results import MANIFEST, SUMMARY, read_json
+from aar_swarm.scenario import path_of
 from aar_swarm.sweeps.experiment import Experiment, Planned
 from aar_swarm.versions import versions
+from cluster import code
 from exchange.errors import ConfigurationError
 
 EXPERIMENT, TRIALS, TRIAL = "experiment.json", "trials", "trial.json"
 DONE, FAILED = "done", "failed"
 FILES = [MANIFEST, SUMMARY]
 PART = ".part"
+_OLD = ".old" + PART
+"""Of a trial that is being replaced."""
 _FIXED = ("scenario", "agents", "breaker", "size", "agents_per_process", "hosts", "cores", "settings")
 
 
@@ -48,6 +53,10 @@ def _fitting(
     asked = json.loads(json.dumps(experiment.model_dump(exclude_none=True)))
     scenarios = {str(trial.arguments["scenario"]): trial for trial in planned}
     resolved = {name: _plain(trial).prepared(address)[0] for name, trial in scenarios.items()}
+    # Of the whole file: what a run takes of it depends on its breaker and size.
+    files = {name: hashlib.sha256(path_of(name).read_bytes()).hexdigest() for name in scenarios}
+    found = {"experiment": asked, "versions": versions(), "code": code.digest(), "cluster": address is not None}
+    cores: dict[str, int] = {}
     path = directory / EXPERIMENT
     if not path.is_file():
         if directory.exists() and not _is_new(directory):
@@ -68,13 +77,39 @@ def _fitting(
                 f"--out {directory}: its trials were made with other versions of the programs "
                 f"({before.get('versions')}); name a new directory"
             )
-        for name, found in resolved.items():
-            if before["scenarios"].get(name, found) != found:
+        if before.get("code") != found["code"]:
+            raise ConfigurationError(
+                f"--out {directory}: aar-swarm's own code has changed since its trials were made; name a new directory"
+            )
+        if before.get("cluster") != found["cluster"]:
+            made, now = ("a cluster", "none") if before.get("cluster") else ("this machine alone", "a cluster")
+            raise ConfigurationError(
+                f"--address: the trials in {directory} were made on {made}, and now {now} is named; "
+                "go on as it was begun, or name a new --out"
+            )
+        for name, digest in files.items():
+            if before["files"].get(name, digest) != digest:
                 raise ConfigurationError(
                     f"scenario {name}: has changed since trials of it were made in {directory}; name a new --out"
                 )
-        resolved = {**before["scenarios"], **resolved}
-    return {"experiment": asked, "versions": versions(), "scenarios": resolved}
+        resolved, files = {**before["scenarios"], **resolved}, {**before["files"], **files}
+        cores = before["cores"]
+    return {**found, "cores": cores, "files": files, "scenarios": resolved}
+
+
+def note_cores(directory: Path, hosts: int, cores: int) -> None:
+    """Write down how many cores each trial over so many hosts has.
+
+    Raises: ConfigurationError: those before had another number.
+    """
+    content = read_json(directory / EXPERIMENT)
+    before = content["cores"].setdefault(str(hosts), cores)
+    if before != cores:
+        raise ConfigurationError(
+            f"cores: trials in {directory} had {before}, and would have {cores} now; go on where there "
+            "are as many, or name a new --out"
+        )
+    _write(directory / EXPERIMENT, content)
 
 
 def _is_new(directory: Path) -> bool:
@@ -92,6 +127,11 @@ def _plain(trial: Planned) -> Planned:
 
 def read(directory: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
     """Name → record and, if it succeeded, summary, of every trial that is there, whole. Removes what is half there."""
+    for old in (directory / TRIALS).glob("*" + _OLD):
+        place = old.with_name(old.name.removesuffix(_OLD))
+        part = place.with_name(place.name + PART)
+        if not place.exists():  # killed between the two renames: the new one is whole
+            os.rename(part if part.is_dir() else old, place)
     found = {}
     for place in sorted((directory / TRIALS).iterdir()):
         if place.name.endswith(PART):
@@ -123,8 +163,11 @@ def keep(directory: Path, name: str, record: Mapping[str, Any], files: Mapping[s
             out.write(content)
             os.fsync(out.fileno())
     _write(part / TRIAL, record)
-    shutil.rmtree(place, ignore_errors=True)  # a failure that was tried again
+    old = place.with_name(name + _OLD)
+    if place.exists():  # a failure that was tried again, or a damaged one
+        os.rename(place, old)
     os.rename(part, place)
+    shutil.rmtree(old, ignore_errors=True)
     return {**record, "directory": str(place)}
 
 

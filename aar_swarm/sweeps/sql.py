@@ -39,9 +39,10 @@ def query(sql: str, directories: Sequence[str | Path] = ()) -> tuple[list[str], 
             raise ConfigurationError(f"{root}: is no directory; name one that holds runs or sweeps")
     with tempfile.TemporaryDirectory(prefix="aar-") as scratch, _connected() as connection:
         _only_reads(connection, sql)
-        missing = _make_views(connection, sql, roots, Path(scratch))
+        missing: list[str] = []
         allowed = [str(root.resolve()) + os.sep for root in roots] + [scratch + os.sep]
         try:
+            missing = _make_views(connection, sql, roots, Path(scratch))
             connection.execute(f"SET allowed_directories = {_listed(allowed)}")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -70,7 +71,7 @@ def _only_reads(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     if len(statements) != 1:
         raise ConfigurationError(f"SQL: {len(statements)} statements; write one")
     kind = statements[0].type
-    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+    if kind != duckdb.StatementType.SELECT:  # EXPLAIN ANALYZE does what it explains, as COPY
         raise ConfigurationError(f"SQL: {kind.name} is not for here: nothing is changed; write a SELECT")
 
 

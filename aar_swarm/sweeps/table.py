@@ -30,11 +30,14 @@ OWN = {
 
 
 def row(record: Mapping[str, Any], summary: Mapping[str, Any] | None) -> dict[str, Any]:
-    """One trial's: what is known of it, its arguments and settings, then its summary; on a clash of names the first."""
+    """One trial's: what is known of it (OWN), its arguments and settings, then its summary.
+
+    Of one name the first wins: a figure of the summary that is called as something asked for, as `agents`, is left out.
+    """
     found = {name: record.get(name) for name in OWN}
     found["cores"] = None if record.get("cores") is None else len(record["cores"])
     asked = {**record["arguments"], **record["settings"]}
-    for key, value in {**asked, **flat(summary or {})}.items():
+    for key, value in {**asked, **{k: v for k, v in flat(summary or {}).items() if k not in asked}}.items():
         if key not in found and (key in asked or value is None or isinstance(value, bool | int | float | str)):
             found[key] = value
     return found
