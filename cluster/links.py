@@ -80,7 +80,11 @@ class LinkProxy:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cluster.link_proxy", str(theirs.fileno()), str(os.getpid())],
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": root},
+                env={
+                    **os.environ,
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]),
+                },
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
